@@ -211,7 +211,7 @@ def test_an_unknown_entry_is_named_with_what_is_allowed(entry):
 
 
 def test_a_near_miss_gets_the_closest_names():
-    with pytest.raises(ValueError, match='closest: .*S5-L14'):
+    with pytest.raises(ValueError, match=r'closest: .*S5-L14'):
         UniformStitchSampler(SPACE, FLOPS, stitches=['S5L14'])
 
 
