@@ -4,15 +4,37 @@ Registering in the roots makes ``type='StitchedViT'`` resolve from the scopes of
 without a prefix: a lookup that fails in a child registry falls back to the root.
 """
 
-from mmengine.registry import (
-    HOOKS,
-    LOOPS,
-    MODELS,
-    OPTIM_WRAPPER_CONSTRUCTORS,
-    Registry,
-)
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
+
+
+def _build(
+    cfg: Mapping[str, Any], registry: Registry, default_args: Mapping[str, Any] | None = None
+) -> Any:
+    """Build an object from ``type`` and arguments.
+
+    MMEngine's own builder looks for a child of the registry in the scope of mmseg or mmdet, and
+    warns each time that there is none; samplers belong to no scope.
+    """
+    arguments = {**(default_args or {}), **cfg}
+    kind = arguments.pop('type', None)
+    if isinstance(kind, str):
+        if kind not in registry.module_dict:
+            raise KeyError(
+                f'{kind!r} is not a registered {registry.name}; there are '
+                f'{", ".join(sorted(registry.module_dict))}.'
+            )
+        kind = registry.module_dict[kind]
+    if not callable(kind):
+        raise TypeError(f'A {registry.name} config needs type, got {dict(cfg)}.')
+    return kind(**arguments)
+
 
 #: Classes with ``sample(step, rank) -> Stitch``; the space and its FLOPs are default arguments.
-STITCH_SAMPLERS = Registry('stitch sampler', scope='mmengine')
+STITCH_SAMPLERS = Registry('stitch sampler', build_func=_build, scope='mmsnnet')
 
 __all__ = ['HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'STITCH_SAMPLERS']

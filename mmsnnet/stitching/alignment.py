@@ -41,7 +41,7 @@ class Alignment:
         return self._positions[anchor][boundary]
 
     def facing(self, source: int, boundary: int, target: int) -> int | None:
-        """Boundary of ``target`` that faces ``boundary`` of ``source``, or None if there is none."""
+        """Boundary of ``target`` that faces ``boundary`` of ``source``; None if there is none."""
         return self._boundaries[target].get(self._positions[source][boundary])
 
     def cuts(self, first: int, second: int) -> tuple[tuple[int, int], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import index
 
 from .program import Block, Cross, Embed, LayerKey, Step, Tap
 from .space import Stitch, StitchSpace
@@ -32,10 +33,11 @@ def check_image_size(image_size: int | tuple[int, int]) -> tuple[int, int]:
         TypeError: If it is neither an integer nor a pair of them.
         ValueError: If a side is not positive.
     """
-    if isinstance(image_size, int):
-        image_size = (image_size, image_size)
+    pair = image_size if isinstance(image_size, (tuple, list)) else (image_size, image_size)
     try:
-        height, width = (int(side) for side in image_size)
+        height, width = (index(side) for side in pair)
+        if any(isinstance(side, bool) for side in pair):
+            raise TypeError
     except (TypeError, ValueError):
         raise TypeError(
             f'An image size is one integer or a pair (height, width), got {image_size!r}.'
@@ -63,7 +65,7 @@ class CostTable(Mapping[str, Cost]):
         self,
         space: StitchSpace,
         image_size: int | tuple[int, int],
-        constant: Cost = Cost(),  # noqa: B008 - frozen
+        constant: Cost = Cost(),
     ) -> None:
         self.space = space
         self.image_size = check_image_size(image_size)

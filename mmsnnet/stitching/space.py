@@ -178,7 +178,7 @@ class StitchSpace:
                 return stitch
         raise ValueError(
             f'No stitch has the published id {published_id}; they are 0 to 134 without '
-            f'{_PUBLISHED_GAP} in two-way spaces of depths {_PUBLISHED_DEPTHS}, and absent elsewhere.'
+            f'{_PUBLISHED_GAP}, in two-way spaces of depths {_PUBLISHED_DEPTHS} alone.'
         )
 
     def program(self, stitch: str | int | Stitch) -> tuple[Step, ...]:

@@ -1,0 +1,1 @@
+"""Hooks and loops of training and evaluation."""

@@ -1,0 +1,22 @@
+"""Networks: anchors, stitch layers and the stitched backbone."""
+
+from .anchor_config import AnchorConfig
+from .anchor_vit import AnchorViT
+from .lookup import find_stitched_backbone
+from .samplers import build_sampler
+from .stitch_fit import StitchFit
+from .stitch_layer import StitchLayer
+from .stitch_network import RunState, StitchNetwork
+from .stitched_vit import StitchedViT
+
+__all__ = [
+    'AnchorConfig',
+    'AnchorViT',
+    'RunState',
+    'StitchFit',
+    'StitchLayer',
+    'StitchNetwork',
+    'StitchedViT',
+    'build_sampler',
+    'find_stitched_backbone',
+]

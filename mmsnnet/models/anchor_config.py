@@ -1,0 +1,72 @@
+"""What a config says about one anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AnchorConfig:
+    """Settings of one anchor.
+
+    Attributes:
+        model_name: Name of a plain ViT in timm, with or without a tag of its weights.
+        pretrained: Whether ``init_weights()`` loads the weights that timm knows by that name.
+        checkpoint: Local file (or URL) of weights to load instead.
+        checkpoint_prefix: What the names of the anchor's weights begin with in that file.
+        label: Letters that stand for the anchor in stitch names; empty for the default.
+        model_kwargs: Further arguments of the timm model, such as ``depth`` or ``embed_dim``.
+        drop_path_rate: Rate of the anchor's last block; None takes the backbone's.
+        mean: Mean per channel, in [0, 1], that the weights expect; None takes timm's.
+        std: Standard deviation likewise.
+    """
+
+    model_name: str
+    pretrained: bool = True
+    checkpoint: str | None = None
+    checkpoint_prefix: str = ''
+    label: str = ''
+    model_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    drop_path_rate: float | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    @classmethod
+    def parse(cls, anchor: str | Mapping[str, Any] | AnchorConfig) -> AnchorConfig:
+        """Settings from a timm name, or from a mapping with these attributes as keys.
+
+        Raises:
+            TypeError: If ``anchor`` is neither.
+            ValueError: If a key is unknown or ``model_name`` is missing.
+        """
+        if isinstance(anchor, AnchorConfig):
+            return anchor
+        if isinstance(anchor, str):
+            return cls(model_name=anchor)
+        if not isinstance(anchor, Mapping):
+            raise TypeError(
+                'An anchor is a timm model name or a dict with model_name, got '
+                f'{type(anchor).__name__}: {anchor!r}.'
+            )
+        allowed = [item.name for item in fields(cls)]
+        unknown = sorted(set(anchor) - set(allowed))
+        if unknown:
+            raise ValueError(
+                f'Unknown keys {unknown} of anchor {dict(anchor)}; allowed: {allowed}.'
+            )
+        if not isinstance(anchor.get('model_name'), str):
+            raise ValueError(
+                f'Anchor {dict(anchor)} needs model_name, the name of a plain ViT in timm.'
+            )
+        settings = dict(anchor)
+        for key in ('mean', 'std'):
+            if settings.get(key) is not None:
+                settings[key] = tuple(float(value) for value in settings[key])
+        return cls(**settings)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether ``init_weights()`` has something to load."""
+        return self.checkpoint is not None or self.pretrained

@@ -1,0 +1,168 @@
+"""A plain ViT of timm as an anchor: it embeds images and runs single blocks."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+import timm
+import torch
+from mmengine.logging import print_log
+from timm.models.vision_transformer import (
+    Block,
+    ParallelScalingBlock,
+    ParallelThingsBlock,
+    ResPostBlock,
+    VisionTransformer,
+)
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from mmsnnet.stitching import AnchorSpec
+
+from .anchor_config import AnchorConfig
+from .vit_cost import vit_spec
+
+_PLAIN_BLOCKS = (Block, ResPostBlock, ParallelScalingBlock, ParallelThingsBlock)
+
+
+def build_vit(config: AnchorConfig, **arguments: Any) -> VisionTransformer:
+    """Build the timm model of an anchor, without loading weights.
+
+    Args:
+        config: Which model, and its own arguments.
+        arguments: Further arguments of the timm model.
+
+    Raises:
+        ValueError: If timm does not know the name, does not take the arguments, or the model is
+            not a plain ViT.
+    """
+    name = config.model_name
+    known = name.split('.')[0]
+    if not timm.is_model(known):
+        close = difflib.get_close_matches(known, timm.list_models(), n=4)
+        raise ValueError(
+            f'timm has no model {name!r}; closest names: {", ".join(close) or "none"}. '
+            "List the names with timm.list_models('*vit*')."
+        )
+    try:
+        vit = timm.create_model(name, pretrained=False, **arguments, **config.model_kwargs)
+    except (TypeError, RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f'timm cannot build {name!r} as a plain ViT with '
+            f'{ {**arguments, **config.model_kwargs} }: {reason}'
+        ) from error
+    _check_plain(vit, name)
+    return vit
+
+
+def _check_plain(vit: nn.Module, name: str) -> None:
+    """Raise a ValueError with the reason if a model cannot be an anchor."""
+    if not isinstance(vit, VisionTransformer):
+        raise ValueError(
+            f'{name!r} is of class {type(vit).__name__}; an anchor must be a VisionTransformer of '
+            'timm (DeiT3, AugReg, MAE, CLIP, DINO, DINOv2, ...): hierarchical, windowed and rotary '
+            'models have no plain sequence of blocks to stitch.'
+        )
+    odd = next((block for block in vit.blocks if not isinstance(block, _PLAIN_BLOCKS)), None)
+    if odd is not None:
+        raise ValueError(
+            f'{name!r} has blocks of class {type(odd).__name__}, whose cost is not known; '
+            f'allowed are {[block.__name__ for block in _PLAIN_BLOCKS]}.'
+        )
+    if not isinstance(vit.patch_drop, nn.Identity):
+        raise ValueError(
+            f'{name!r} has patch_drop_rate > 0, which removes tokens from the map that dense '
+            'heads need; leave it 0.'
+        )
+    patch = vit.patch_embed.patch_size
+    if patch[0] != patch[1]:
+        raise ValueError(f'{name!r} has patches of {patch} pixels; they must be square.')
+
+
+class AnchorViT(nn.Module):
+    """One anchor. It holds the timm model and never its own control flow of blocks.
+
+    Args:
+        config: Which timm model, and its own arguments.
+        img_size: Input (height, width) in pixels that the position embedding is laid out for;
+            other sizes interpolate it.
+        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
+        final_norm: Whether the model's final norm will be used; else it is frozen.
+
+    Raises:
+        ValueError: If the model cannot be an anchor.
+    """
+
+    def __init__(
+        self,
+        config: AnchorConfig,
+        img_size: tuple[int, int] = (224, 224),
+        drop_path_rate: float = 0.0,
+        final_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        rate = drop_path_rate if config.drop_path_rate is None else config.drop_path_rate
+        self.vit = build_vit(
+            config,
+            num_classes=0,
+            img_size=img_size,
+            drop_path_rate=rate,
+            dynamic_img_size=True,
+            dynamic_img_pad=True,
+        )
+        # Parts behind the last block serve classification alone.
+        self.vit.attn_pool = None
+        self.vit.fc_norm = nn.Identity()
+        if not final_norm:
+            self.vit.norm.requires_grad_(False)
+        elif isinstance(self.vit.norm, nn.Identity):
+            print_log(
+                f'{config.model_name} normalises after pooling, so final_norm=True leaves its '
+                'taps as they are.',
+                logger='current',
+                level=30,
+            )
+
+    @property
+    def spec(self) -> AnchorSpec:
+        """Shape and cost of the anchor."""
+        return vit_spec(self.vit, self.config.label)
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel, in [0, 1], that the weights expect."""
+        known = self.vit.pretrained_cfg
+        mean, std = self.config.mean or known['mean'], self.config.std or known['std']
+        return tuple(mean), tuple(std)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Tokens (B, prefix + H/patch * W/patch, C) of images (B, 3, H, W).
+
+        Sides that the patch size does not divide are padded with zeros at the bottom and right.
+        """
+        vit = self.vit
+        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+
+    def context(self, grid: tuple[int, int]) -> None:
+        """What the blocks need besides tokens for a (rows, columns) grid: nothing in a plain ViT.
+
+        Anchors with rotary position embedding compute it here, from the grid alone, since a
+        route may enter them without their embedding.
+        """
+        return None
+
+    def run_block(
+        self, tokens: Tensor, index: int, context: None = None, with_cp: bool = False
+    ) -> Tensor:
+        """Tokens (B, N, C) after block ``index``; ``with_cp`` recomputes it in the backward."""
+        block = self.vit.blocks[index]
+        if with_cp and torch.is_grad_enabled():
+            return checkpoint(block, tokens, use_reentrant=False)
+        return block(tokens)
+
+    def norm(self, tokens: Tensor) -> Tensor:
+        """Tokens after the final norm."""
+        return self.vit.norm(tokens)

@@ -1,0 +1,167 @@
+"""Loads pretrained weights into an anchor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import timm
+import torch
+from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor
+
+from .anchor_vit import AnchorViT
+
+#: Parts of classification and pretraining that a dense backbone does not hold.
+_IGNORED = ('head', 'fc_norm', 'attn_pool', 'pre_logits', 'mask_token', 'decoder', 'norm.')
+_HINT = 'Give a local file instead: anchors=[dict(model_name={name!r}, checkpoint=FILE), ...].'
+
+
+def load_anchor_weights(anchor: AnchorViT) -> None:
+    """Load what the config of an anchor names: a file, timm's weights, or nothing.
+
+    Raises:
+        FileNotFoundError: If the file is missing, or timm's weights cannot be fetched.
+        ValueError: If the weights do not fit the anchor.
+    """
+    config = anchor.config
+    if config.checkpoint is not None:
+        state = read_state_dict(config.checkpoint, config.checkpoint_prefix)
+        source = config.checkpoint
+        state = checkpoint_filter_fn(state, anchor.vit, adapt_layer_scale=True)
+    elif config.pretrained:
+        state, source = _timm_state_dict(anchor), f'timm {config.model_name}'
+    else:
+        return
+    _load_checked(anchor.vit, state, source, config.checkpoint_prefix)
+    print_log(f'Loaded anchor {config.model_name} from {source}.', logger='current')
+
+
+def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
+    """State dict of a checkpoint file, without ``prefix``; other entries are left out.
+
+    Understands safetensors, and files of torch whose weights stand at the top or under
+    ``state_dict``, ``model`` or ``model_ema``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read, or no name begins with ``prefix``.
+    """
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'Weights file {path!r} does not exist (checkpoint of an anchor).')
+    try:
+        if path.endswith('.safetensors'):
+            from safetensors.torch import load_file
+
+            content = load_file(path)
+        else:
+            content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f'Weights file {path!r} cannot be read: {str(error).splitlines()[0]}'
+        ) from error
+    for key in ('state_dict', 'model', 'model_ema'):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping):
+        raise ValueError(f'Weights file {path!r} holds a {type(content).__name__}, no state dict.')
+    state = {k[len(prefix) :]: v for k, v in content.items() if k.startswith(prefix)}
+    if not state:
+        raise ValueError(
+            f'No weight in {path!r} begins with checkpoint_prefix={prefix!r}; names there begin '
+            f'like {sorted(content)[:2]}.'
+        )
+    return state
+
+
+def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
+    """Weights that timm knows for an anchor, laid out for the anchor's image size."""
+    config = anchor.config
+    embed = anchor.vit.patch_embed
+    try:
+        # The weights that the constructor would draw are overwritten: leave the RNG alone.
+        with torch.random.fork_rng(devices=[]):
+            vit = timm.create_model(
+                config.model_name,
+                pretrained=True,
+                num_classes=0,
+                img_size=embed.img_size,
+                dynamic_img_size=True,
+                **config.model_kwargs,
+            )
+    except Exception as error:
+        raise FileNotFoundError(
+            f'The weights of timm model {config.model_name!r} could not be loaded '
+            f'({type(error).__name__}: {str(error).splitlines()[0] if str(error) else "no text"}). '
+            + _HINT.format(name=config.model_name)
+        ) from error
+    return vit.state_dict()
+
+
+def _load_checked(
+    vit: VisionTransformer, state: Mapping[str, Tensor], source: str, prefix: str
+) -> None:
+    """Load a state dict that must fit the model but for parts that serve classification."""
+    own = vit.state_dict()
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(_IGNORED)}
+    missing = sorted(k for k in own if k not in state and not k.startswith('norm.'))
+    unexpected = sorted(k for k in state if k not in own)
+    wrong = [k for k in own if k in state and state[k].shape != own[k].shape]
+    problems = []
+    if wrong:
+        key = wrong[0]
+        problems.append(
+            f'{len(wrong)} shapes differ, e.g. {key} is {tuple(state[key].shape)} in the file and '
+            f'{tuple(own[key].shape)} in the anchor'
+        )
+    if missing:
+        problems.append(f'{len(missing)} weights are missing, e.g. {missing[0]}')
+    if unexpected:
+        problems.append(f'{len(unexpected)} weights are not of the anchor, e.g. {unexpected[0]}')
+    if problems:
+        text = f'Weights {source!r} do not fit the anchor: {"; ".join(problems)}.'
+        found = [k for k in unexpected if k.endswith('patch_embed.proj.weight')]
+        if found and len(missing) == len(own) - sum(k.startswith('norm.') for k in own):
+            longer = prefix + found[0][: -len('patch_embed.proj.weight')]
+            text += f' Set checkpoint_prefix={longer!r}.'
+        raise ValueError(text)
+    vit.load_state_dict(state, strict=False)
+
+
+def fold_normalization(
+    vit: VisionTransformer,
+    expected: tuple[Sequence[float], Sequence[float]],
+    given: tuple[Sequence[float], Sequence[float]],
+) -> None:
+    """Make a ViT that expects one normalisation of images accept another.
+
+    With x_given = (image - mean_g) / std_g, the expected input is x_given * std_g / std_e +
+    (mean_g - mean_e) / std_e, an affine map per channel, which the patch projection absorbs
+    exactly.
+
+    Raises:
+        ValueError: If the patch projection has no bias and the model no position embedding.
+    """
+    weight = vit.patch_embed.proj.weight
+    mean_e, std_e = (weight.new_tensor(values) for values in expected)
+    mean_g, std_g = (weight.new_tensor(values) for values in given)
+    shift = ((mean_g - mean_e) / std_e).view(1, -1, 1, 1)
+    offset = (weight.detach() * shift).sum(dim=(1, 2, 3))
+    with torch.no_grad():
+        weight.mul_((std_g / std_e).view(1, -1, 1, 1))
+        if vit.patch_embed.proj.bias is not None:
+            vit.patch_embed.proj.bias.add_(offset)
+        elif vit.pos_embed is not None and isinstance(
+            vit.patch_embed.norm, torch.nn.Identity
+        ):
+            skip = 0 if vit.no_embed_class else vit.num_prefix_tokens
+            vit.pos_embed[:, skip:].add_(offset)
+        else:
+            raise ValueError(
+                'An anchor whose patch projection has no bias cannot take images normalised with '
+                f'mean {tuple(given[0])} in place of {tuple(expected[0])}.'
+            )

@@ -1,0 +1,93 @@
+"""Checks of what a config or a checkpoint hands to the backbone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor
+
+from .stitch_network import StitchNetwork
+
+
+def check_inherited_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that the backbone does not have, telling how they may have got there.
+
+    Raises:
+        ValueError: If ``pretrained`` is set, which segmentors pass on to their backbone.
+        TypeError: If there are other arguments.
+    """
+    pretrained = arguments.get('pretrained')
+    if pretrained is not None:
+        raise ValueError(
+            f'pretrained={pretrained!r} of the model cannot serve a StitchedViT, which has several '
+            "anchors: set model.pretrained=None and name each anchor's weights, "
+            "backbone.anchors=[dict(model_name=..., checkpoint='FILE'), ...]."
+        )
+    unknown = sorted(set(arguments) - {'pretrained'})
+    if unknown:
+        raise TypeError(
+            f'StitchedViT does not take {", ".join(unknown)}. If they come from the backbone of '
+            'an inherited config, replace that backbone as a whole: '
+            "backbone=dict(_delete_=True, type='StitchedViT', ...)."
+        )
+
+
+def prepare_checkpoint(
+    network: StitchNetwork, state_dict: MutableMapping[str, Tensor], prefix: str
+) -> None:
+    """Check a state dict against a network, and lay out its position embeddings for it.
+
+    MMEngine loads with ``strict=False``, which would leave what does not fit as it is, at random
+    values. A state dict without any anchor under ``prefix`` is left to the caller.
+
+    Raises:
+        ValueError: If weights are missing, are too many, or differ in shape.
+    """
+    given = {key[len(prefix) :] for key in state_dict if key.startswith(prefix)}
+    if not any(key.startswith('anchors.') for key in given):
+        return
+    own = network.state_dict()
+    for label, anchor in network.anchors.items():
+        key = f'anchors.{label}.vit.pos_embed'
+        if key in own and prefix + key in state_dict:
+            tokens = anchor.vit.num_prefix_tokens if not anchor.vit.no_embed_class else 0
+            state_dict[prefix + key] = _fit_position_embedding(
+                state_dict[prefix + key], own[key], anchor.vit.patch_embed.grid_size, tokens
+            )
+    missing, extra = sorted(set(own) - given), sorted(given - set(own))
+    common = [key for key in own if key in given]
+    wrong = [key for key in common if state_dict[prefix + key].shape != own[key].shape]
+    problems = []
+    if wrong:
+        shape = tuple(state_dict[prefix + wrong[0]].shape)
+        problems.append(
+            f'{len(wrong)} shapes differ, e.g. {wrong[0]} is {shape} there and '
+            f'{tuple(own[wrong[0]].shape)} here'
+        )
+    if missing:
+        problems.append(f'{len(missing)} weights are missing, e.g. {missing[0]}')
+    if extra:
+        problems.append(f'{len(extra)} weights have no place here, e.g. {extra[0]}')
+    if problems:
+        anchors = ', '.join(f'{a.label}: {a.depth} x {a.width}' for a in network.space.anchors)
+        raise ValueError(
+            f'The checkpoint is of another backbone than this StitchedViT ({anchors}): '
+            f'{"; ".join(problems)}. Use the anchors, scheme, out_indices and lora_rank of its '
+            'training.'
+        )
+
+
+def _fit_position_embedding(
+    given: Tensor, own: Tensor, grid: tuple[int, int], prefix_tokens: int
+) -> Tensor:
+    """Position embedding (1, N, C) resampled to a (rows, columns) grid, if it was square."""
+    patches = given.shape[1] - prefix_tokens
+    side = math.isqrt(max(patches, 0))
+    if given.shape == own.shape or given.shape[-1] != own.shape[-1] or side * side != patches:
+        return given
+    return resample_abs_pos_embed(
+        given, new_size=list(grid), old_size=[side, side], num_prefix_tokens=prefix_tokens
+    )

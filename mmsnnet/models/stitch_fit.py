@@ -1,0 +1,143 @@
+"""Fits all stitch layers of a backbone by least squares on images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from mmengine.dist import all_reduce, is_distributed
+from torch import Tensor, nn
+
+from mmsnnet.stitching import LayerKey
+
+from .least_squares import AffineFit, PairedMoments
+
+if TYPE_CHECKING:
+    from .stitched_vit import StitchedViT
+
+
+class Node(NamedTuple):
+    """Features of one anchor at one boundary; ``normed`` after its final norm."""
+
+    anchor: int
+    boundary: int
+    normed: bool
+
+
+def layer_nodes(key: LayerKey) -> tuple[Node, Node]:
+    """Features that a stitch layer maps from and to."""
+    return (
+        Node(key.source, key.source_boundary, key.lift),
+        Node(key.target, key.target_boundary, key.lift),
+    )
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put a module into eval mode, and each of its parts back into its own mode afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+class StitchFit:
+    """Streams images through the anchors and solves every stitch layer once.
+
+    What it keeps is independent of the number of images. Images go through the anchors in eval
+    mode (no drop path) and in float32 whatever autocast says.
+
+    Args:
+        backbone: The stitched backbone, its anchors' weights loaded.
+    """
+
+    def __init__(self, backbone: StitchedViT) -> None:
+        self._backbone = backbone
+        self._keys = backbone.space.layers
+        pairs = list(dict.fromkeys(tuple(sorted(layer_nodes(key))) for key in self._keys))
+        nodes = sorted({node for pair in pairs for node in pair})
+        self._partners = {
+            node: [a if b == node else b for a, b in pairs if node in (a, b)] for node in nodes
+        }
+        self._moments = PairedMoments(
+            widths={node: backbone.space.anchors[node.anchor].width for node in nodes},
+            sources=dict.fromkeys(layer_nodes(key)[0] for key in self._keys),
+            pairs=pairs,
+            device=backbone.device,
+        )
+
+    @property
+    def num_samples(self) -> int:
+        """Tokens seen so far, prefix tokens included."""
+        return int(self._moments.count)
+
+    @torch.no_grad()
+    def add(self, images: Tensor) -> None:
+        """Add normalised images (B, 3, H, W)."""
+        backbone = self._backbone
+        images = images.to(backbone.device, torch.float32)
+        waiting: dict[Node, Tensor] = {}
+        rows, columns = backbone.grid(images)
+        prefix_tokens = backbone.space.anchors[-1].prefix_tokens
+        self._moments.add_count(len(images) * (rows * columns + prefix_tokens))
+        with evaluating(backbone), torch.autocast(images.device.type, enabled=False):
+            for node, tokens in self._features(images):
+                x = tokens.flatten(0, 1).double()
+                self._moments.add_node(node, x)
+                for partner in self._partners[node]:
+                    if partner in waiting:
+                        y = waiting[partner].flatten(0, 1).double()
+                        self._moments.add_pair(node, x, partner, y)
+                waiting[node] = tokens
+                self._release(waiting, node)
+
+    def _features(self, images: Tensor) -> Iterator[tuple[Node, Tensor]]:
+        """Nodes and their tokens (B, N, C), anchor by anchor and block by block."""
+        grid = self._backbone.grid(images)
+        for number, anchor in enumerate(self._backbone.anchors.values()):
+            wanted = [node for node in self._partners if node.anchor == number]
+            context = anchor.context(grid)
+            tokens = anchor.embed(images)
+            last = max((node.boundary for node in wanted), default=0)
+            for boundary in range(1, last + 1):
+                tokens = anchor.run_block(tokens, boundary - 1, context)
+                for node in wanted:
+                    if node.boundary == boundary:
+                        yield node, anchor.norm(tokens) if node.normed else tokens
+
+    def _release(self, waiting: dict[Node, Tensor], node: Node) -> None:
+        """Drop features that no node after ``node`` is paired with; nodes come in their order."""
+        for kept in list(waiting):
+            if all(partner <= node for partner in self._partners[kept]):
+                del waiting[kept]
+
+    def all_reduce(self) -> None:
+        """Pool the sums of all processes, so that all solve the same system."""
+        if is_distributed():
+            for tensor in self._moments.tensors():
+                all_reduce(tensor, op='sum')
+
+    def solve(self) -> dict[str, float]:
+        """Set every stitch layer of the backbone.
+
+        Returns:
+            Share of the target's variance that each layer explains, by name of the layer.
+
+        Raises:
+            ValueError: If no images were added or features are not finite.
+        """
+        explained = {}
+        for key in self._keys:
+            fit = self._solve_layer(key)
+            self._backbone.stitch_layer(key).set_affine(fit.weight, fit.bias)
+            explained[key.name(self._backbone.space.labels)] = fit.explained
+        self._backbone.mark_fitted()
+        return explained
+
+    def _solve_layer(self, key: LayerKey) -> AffineFit:
+        return self._moments.solve(*layer_nodes(key))

@@ -1,0 +1,203 @@
+"""Anchors, stitch layers and the execution of programs on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Union
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmsnnet.stitching import (
+    Block,
+    Cross,
+    Embed,
+    LayerKey,
+    Step,
+    Stitch,
+    StitchSpace,
+    check_image_size,
+    cost_order,
+)
+
+from .anchor_config import AnchorConfig
+from .anchor_vit import AnchorViT
+from .stitch_layer import StitchLayer
+
+#: One map (B, C, H/patch, W/patch) per tap, or pairs of a map and a class token (B, C).
+Features = tuple[Union[Tensor, tuple[Tensor, Tensor]], ...]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a forward pass holds after some steps of a program.
+
+    It is never changed in place, so the state behind the common beginning of several programs can
+    be kept and taken up by each of them.
+
+    Attributes:
+        images: Input (B, 3, H, W).
+        tokens: Present tokens (B, N, C); None before the embedding.
+        taps: Lifted tokens (B, N, C_largest) of the taps passed so far, by output position.
+    """
+
+    images: Tensor
+    tokens: Tensor | None = None
+    taps: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+class StitchNetwork(BaseModule):
+    """Anchors from cheap to costly, the stitch layers between them, and how to run a program.
+
+    Args:
+        anchors: Settings of the anchors, in any order.
+        img_size: Input (height, width) in pixels that position embeddings are laid out for.
+        out_indices: Blocks of the largest anchor whose outputs are returned.
+        scheme: Rule of the space, see :class:`mmsnnet.stitching.Scheme`.
+        lora_rank: Rank of the stitch layers' update.
+        lora_alpha: Scale of the update times the rank.
+        drop_path_rate: Stochastic depth rate of each anchor's last block.
+        final_norm: Whether taps pass the final norm of their anchor.
+        with_cp: Whether to recompute blocks in the backward pass.
+        output_cls_token: Whether outputs are pairs with the class token.
+        init_cfg: MMEngine's.
+
+    Raises:
+        ValueError: If the anchors cannot be stitched or have no class token to return.
+    """
+
+    def __init__(
+        self,
+        anchors: Sequence[str | Mapping[str, Any] | AnchorConfig],
+        img_size: tuple[int, int],
+        out_indices: Sequence[int],
+        scheme: str | Mapping[str, Any],
+        lora_rank: int,
+        lora_alpha: float,
+        drop_path_rate: float,
+        final_norm: bool,
+        with_cp: bool,
+        output_cls_token: bool,
+        init_cfg: Mapping[str, Any] | None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.img_size = check_image_size(img_size)
+        self.with_cp = with_cp
+        self.output_cls_token = output_cls_token
+        if isinstance(anchors, (str, Mapping)):
+            anchors = (anchors,)
+        built = [
+            AnchorViT(AnchorConfig.parse(anchor), self.img_size, drop_path_rate, final_norm)
+            for anchor in anchors
+        ]
+        order = cost_order([anchor.spec for anchor in built], self.img_size)
+        self.space = StitchSpace(
+            [built[i].spec for i in order], out_indices, scheme, normed_taps=final_norm
+        )
+        self.anchors = nn.ModuleDict(zip(self.space.labels, (built[i] for i in order)))
+        widths = [anchor.width for anchor in self.space.anchors]
+        self.stitch_layers = nn.ModuleDict(
+            {
+                key.name(self.space.labels): StitchLayer(
+                    widths[key.source], widths[key.target], lora_rank, lora_alpha
+                )
+                for key in self.space.layers
+            }
+        )
+        if output_cls_token and not self.space.anchors[-1].prefix_tokens:
+            raise ValueError(
+                'output_cls_token=True needs anchors with a class token; these have none.'
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of every output map: the width of the largest anchor."""
+        return self.space.anchors[-1].width
+
+    @property
+    def patch_size(self) -> int:
+        """Side of a patch, and stride of the output maps, in pixels."""
+        return self.space.anchors[-1].patch_size
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return next(self.parameters()).device
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of images (B, 3, H, W), partial patches counted whole."""
+        height, width = images.shape[-2:]
+        return -(-height // self.patch_size), -(-width // self.patch_size)
+
+    def anchor(self, index: int) -> AnchorViT:
+        """Anchor by its place along cost."""
+        return self.anchors[self.space.labels[index]]
+
+    def stitch_layer(self, key: LayerKey) -> StitchLayer:
+        """Stitch layer or lift of a key of ``space.layers``."""
+        return self.stitch_layers[key.name(self.space.labels)]
+
+    def run(self, images: Tensor, stitch: str | int | Stitch) -> Features:
+        """Features of one stitch, whatever the mode and the active stitch.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
+            stitch: Name, id or stitch of the space.
+        """
+        return self.outputs(self.advance(self.begin(images), self.space.program(stitch)))
+
+    def begin(self, images: Tensor) -> RunState:
+        """State before the first step of any program.
+
+        Raises:
+            ValueError: If images are not (B, 3, H, W).
+        """
+        channels = self.anchor(0).vit.patch_embed.proj.in_channels
+        if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
+            raise ValueError(
+                f'Images must have the shape (B, {channels}, H, W), got {tuple(images.shape)}.'
+            )
+        return RunState(images)
+
+    def advance(self, state: RunState, steps: Sequence[Step]) -> RunState:
+        """State after further steps; the given state is left as it is."""
+        grid = self.grid(state.images)
+        contexts = {}
+        tokens, taps = state.tokens, dict(state.taps)
+        for step in steps:
+            if isinstance(step, Block):
+                anchor = self.anchor(step.anchor)
+                if step.anchor not in contexts:
+                    contexts[step.anchor] = anchor.context(grid)
+                tokens = anchor.run_block(
+                    tokens, step.index, contexts[step.anchor], self.with_cp and self.training
+                )
+            elif isinstance(step, Embed):
+                tokens = self.anchor(step.anchor).embed(state.images)
+            elif isinstance(step, Cross):
+                tokens = self.stitch_layer(step.layer)(tokens)
+            else:
+                taken = self.anchor(step.anchor).norm(tokens) if self.space.normed_taps else tokens
+                if step.lift is not None:
+                    taken = self.stitch_layer(step.lift)(taken)
+                taps[step.position] = taken
+        return replace(state, tokens=tokens, taps=taps)
+
+    def outputs(self, state: RunState) -> Features:
+        """Features of a state behind the last step of a program, in the order of the taps.
+
+        Returns:
+            Maps (B, C_largest, H/patch, W/patch), or with ``output_cls_token`` pairs of such a
+            map and the lifted class token (B, C_largest).
+        """
+        rows, columns = self.grid(state.images)
+        prefix = self.space.anchors[-1].prefix_tokens
+        features = []
+        for position in range(len(self.space.taps)):
+            tokens = state.taps[position]
+            patches = tokens[:, prefix:].unflatten(1, (rows, columns))  # (B, H, W, C)
+            feature = patches.permute(0, 3, 1, 2).contiguous()
+            features.append((feature, tokens[:, 0]) if self.output_cls_token else feature)
+        return tuple(features)

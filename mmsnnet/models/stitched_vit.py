@@ -1,0 +1,260 @@
+"""The backbone: several plain ViTs stitched into one, with a choice of sub-networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
+from mmengine.model import initialize
+from torch import Tensor
+
+from mmsnnet.registry import MODELS
+from mmsnnet.stitching import CostTable, Stitch
+from mmsnnet.stitching.sampler import StitchSampler
+
+from .anchor_config import AnchorConfig
+from .anchor_weights import fold_normalization, load_anchor_weights
+from .backbone_checks import check_inherited_arguments, prepare_checkpoint
+from .freezing import check_frozen_stages, freeze, frozen_modules
+from .samplers import build_sampler
+from .stitch_fit import StitchFit
+from .stitch_network import Features, StitchNetwork
+
+#: Anchors of the paper's main experiments (SN-Netv2, arXiv 2307.00154, section 4).
+DEFAULT_ANCHORS = (
+    'deit3_small_patch16_224.fb_in22k_ft_in1k',
+    'deit3_large_patch16_224.fb_in22k_ft_in1k',
+)
+
+
+@MODELS.register_module(name=['StitchedViT', 'StitchedViTBackbone'])
+class StitchedViT(StitchNetwork):
+    """Plain ViTs joined by stitch layers into one backbone.
+
+    In eval mode it runs the stitch that :meth:`set_stitch` chose. In train mode every forward
+    runs another one, from ``StitchSamplingHook`` or its own sampler, and leaves the choice for
+    eval alone. Every stitch returns the same shapes.
+
+    Args:
+        anchors: timm names, or dicts with the attributes of :class:`AnchorConfig` as keys, in any
+            order. One anchor alone makes a plain ViT backbone.
+        img_size: Side, or (height, width), in pixels that position embeddings are laid out for
+            and costs are counted at. Other sizes work; partial patches are padded.
+        out_indices: Blocks of the largest anchor whose outputs are returned, increasing.
+        scheme: 'two_way', 'one_way' or fields of :class:`mmsnnet.stitching.Scheme`.
+        lora_rank: Rank of the stitch layers' low-rank update; 0 trains their weights themselves.
+        lora_alpha: The update is scaled by ``lora_alpha / lora_rank``.
+        stitch: Name or id of the stitch that eval runs at first; None takes the costliest anchor.
+        drop_path_rate: Stochastic depth rate of each anchor's last block.
+        final_norm: Whether taps pass the final norm of their anchor.
+        frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first n blocks of the
+            largest anchor and those of the others that lie wholly beside them.
+        with_cp: Whether to recompute blocks in the backward pass to save memory.
+        output_cls_token: Whether to return pairs (map, class token), as mmseg's DPTHead reads.
+        sampler: Config of the sampler that serves training without ``StitchSamplingHook``.
+        init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
+            loads a whole stitched backbone in place of the anchors' weights.
+
+    Raises:
+        TypeError: If an argument is unknown, which is how a missing ``_delete_=True`` shows.
+        ValueError: If anchors cannot be stitched, or a value is not possible.
+    """
+
+    def __init__(
+        self,
+        anchors: Sequence[str | Mapping[str, Any] | AnchorConfig] = DEFAULT_ANCHORS,
+        img_size: int | tuple[int, int] = 512,
+        out_indices: int | Sequence[int] = (9, 14, 19, 23),
+        scheme: str | Mapping[str, Any] = 'two_way',
+        lora_rank: int = 16,
+        lora_alpha: float = 1.0,
+        stitch: str | int | None = None,
+        drop_path_rate: float = 0.1,
+        final_norm: bool = False,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        output_cls_token: bool = False,
+        sampler: Mapping[str, Any] | None = None,
+        init_cfg: Mapping[str, Any] | None = None,
+        **inherited: Any,
+    ) -> None:
+        check_inherited_arguments(inherited)
+        super().__init__(
+            anchors=anchors,
+            img_size=img_size,
+            out_indices=(out_indices,) if isinstance(out_indices, int) else out_indices,
+            scheme=scheme,
+            lora_rank=lora_rank,
+            lora_alpha=lora_alpha,
+            drop_path_rate=drop_path_rate,
+            final_norm=final_norm,
+            with_cp=with_cp,
+            output_cls_token=output_cls_token,
+            init_cfg=init_cfg,
+        )
+        check_frozen_stages(self, frozen_stages)
+        self.frozen_stages = frozen_stages
+        freeze(self, frozen_stages)
+        self._sampler_config = sampler
+        self._stitch = self.space[stitch if stitch is not None else len(self.anchors) - 1]
+        self._training_stitch: Stitch | None = None
+        self._needs_anchor_weights = True
+        self._fit: StitchFit | None = None
+        self._fitted: bool | None = None
+        # Training forwards so far: the step of the own sampler, kept so that resuming goes on.
+        self.register_buffer('training_steps', torch.zeros((), dtype=torch.long))
+        self.register_buffer('stitches_fitted', torch.tensor(not self.space.layers))
+
+    # -- choice -------------------------------------------------------------------------------
+
+    @property
+    def stitch(self) -> Stitch:
+        """Stitch that eval-mode forward runs."""
+        return self._stitch
+
+    def set_stitch(self, stitch: str | int | Stitch) -> None:
+        """Choose what eval-mode forward runs, by name or id.
+
+        Raises:
+            ValueError: If the space has no such stitch.
+        """
+        self._stitch = self.space[stitch]
+
+    @contextmanager
+    def use_stitch(self, stitch: str | int | Stitch) -> Iterator[Stitch]:
+        """Choose a stitch for the length of a ``with`` block, then restore the former one."""
+        former = self._stitch
+        self.set_stitch(stitch)
+        try:
+            yield self._stitch
+        finally:
+            self._stitch = former
+
+    def set_training_stitch(self, stitch: str | int | Stitch | None) -> None:
+        """Choose what train-mode forwards run from now on; None goes back to the own sampler."""
+        self._training_stitch = None if stitch is None else self.space[stitch]
+
+    @cached_property
+    def costs(self) -> CostTable:
+        """Cost of every stitch of the backbone at ``img_size``; ``costs.at(size)`` at another."""
+        return CostTable(self.space, self.img_size)
+
+    @cached_property
+    def sampler(self) -> StitchSampler:
+        """Sampler that serves training when no stitch was set by :meth:`set_training_stitch`."""
+        return build_sampler(self, self._sampler_config)
+
+    # -- forward ------------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Features:
+        """Features of the active stitch (eval mode) or of a sampled one (train mode).
+
+        Args:
+            images: Normalised images (B, 3, H, W) of any size.
+
+        Returns:
+            For each of ``out_indices`` a map (B, C_largest, H/patch, W/patch), or a pair of it
+            and the class token (B, C_largest) with ``output_cls_token``.
+        """
+        stitch = self._next_training_stitch(images) if self.training else self._stitch
+        return self.run(images, stitch)
+
+    def _next_training_stitch(self, images: Tensor) -> Stitch:
+        """Stitch of this training forward, with the stitch layers fitted at the latest now."""
+        self._fit = None  # its sums are of no more use
+        if not self.is_fitted:
+            print_log(
+                f'Stitch layers are not fitted: fitting them on the first training batch of '
+                f"{len(images)} images. custom_hooks=[dict(type='StitchInitHook')] fits them on "
+                'more images before training starts.',
+                logger='current',
+                level=30,
+            )
+            fit = StitchFit(self)
+            fit.add(images)
+            fit.all_reduce()
+            fit.solve()
+        step = int(self.training_steps)
+        self.training_steps += 1
+        return self._training_stitch or self.sampler.sample(step, get_rank())
+
+    def train(self, mode: bool = True) -> StitchedViT:
+        """Set the mode; frozen parts stay in eval mode, so that they drop no paths."""
+        super().train(mode)
+        if mode:
+            for module in frozen_modules(self, self.frozen_stages):
+                module.eval()
+        return self
+
+    # -- weights ------------------------------------------------------------------------------
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether the stitch layers hold fitted (or loaded) weights."""
+        if self._fitted is None:
+            self._fitted = bool(self.stitches_fitted)
+        return self._fitted
+
+    def mark_fitted(self) -> None:
+        """Note, also in the state dict, that the stitch layers hold fitted weights."""
+        self.stitches_fitted.fill_(True)
+        self._fitted = True
+
+    def fit_stitches(self, images: Tensor | Iterable[Tensor]) -> dict[str, float]:
+        """Fit every stitch layer to the anchors' features by least squares.
+
+        Calls add up: each fits to its images and those of all calls since the last training
+        forward, through sums whose memory does not depend on the number of images.
+
+        Args:
+            images: Normalised images (B, 3, H, W), or an iterable of such batches.
+
+        Returns:
+            Share of the target's variance that each stitch layer explains, by its name.
+
+        Raises:
+            ValueError: If there are no images or features are not finite.
+        """
+        if self._fit is None:
+            self._fit = StitchFit(self)
+        for batch in (images,) if isinstance(images, Tensor) else images:
+            self._fit.add(batch)
+        return self._fit.solve()
+
+    def skip_anchor_weights(self) -> None:
+        """Make :meth:`init_weights` leave the anchors alone: a checkpoint will fill them."""
+        self._needs_anchor_weights = False
+
+    @property
+    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation per channel, in [0, 1], that images must come with."""
+        return self.anchor(len(self.anchors) - 1).normalization
+
+    def init_weights(self) -> None:
+        """Load the anchors' pretrained weights.
+
+        It does not descend into the timm models, whose own ``init_weights`` draws random ones.
+        Anchors that expect another normalisation than the costliest absorb the difference.
+
+        Raises:
+            FileNotFoundError: If weights are missing or cannot be fetched.
+            ValueError: If weights do not fit.
+        """
+        if self.init_cfg:
+            initialize(self, self.init_cfg)
+        elif self._needs_anchor_weights:
+            for anchor in self.anchors.values():
+                load_anchor_weights(anchor)
+                if anchor.config.has_weights and anchor.normalization != self.normalization:
+                    fold_normalization(anchor.vit, anchor.normalization, self.normalization)
+        self._is_init = True
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        prepare_checkpoint(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self._fit = self._fitted = None
