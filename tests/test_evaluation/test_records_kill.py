@@ -22,7 +22,7 @@ CHILD = """
     records = importlib.import_module('mmsnnet.evaluation.records')
     results = records.open_results({folder!r}, {run!r})
     for number in range(len(results), 100_000):
-        metrics = {{f'class {{k}}/IoU': k / 7 for k in range(150)}}
+        metrics = {{f'class {{k}}/IoU': k / 7 for k in range(50)}}
         if number == {torn_at!r}:
             def tear(descriptor):
                 os.ftruncate(descriptor, os.fstat(descriptor).st_size - 1000)
