@@ -2,7 +2,7 @@
 
 from .anchor_config import AnchorConfig
 from .anchor_vit import AnchorViT
-from .lookup import find_stitched_backbone
+from .lookup import check_fitted, find_stitched_backbone
 from .samplers import build_sampler
 from .stitch_fit import StitchFit
 from .stitch_layer import StitchLayer
@@ -18,5 +18,6 @@ __all__ = [
     'StitchNetwork',
     'StitchedViT',
     'build_sampler',
+    'check_fitted',
     'find_stitched_backbone',
 ]

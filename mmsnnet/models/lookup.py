@@ -1,4 +1,4 @@
-"""Finds the stitched backbone inside a model."""
+"""Finds the stitched backbone inside a model and tells whether it can be evaluated."""
 
 from __future__ import annotations
 
@@ -20,3 +20,17 @@ def find_stitched_backbone(model: nn.Module) -> StitchedViT:
             "needed: backbone=dict(type='StitchedViT', ...)."
         )
     return found[0]
+
+
+def check_fitted(backbone: StitchedViT) -> None:
+    """Refuse a backbone whose stitch layers are random.
+
+    Raises:
+        ValueError: If stitch layers were neither fitted nor loaded.
+    """
+    if not backbone.is_fitted:
+        raise ValueError(
+            'The stitch layers were never fitted, so every stitch but the anchors is random: load '
+            'the checkpoint of a trained stitched model, or train with '
+            "custom_hooks=[dict(type='StitchInitHook')]."
+        )

@@ -6,6 +6,7 @@ from .cost import Cost, CostTable, check_image_size
 from .program import Block, Cross, Embed, LayerKey, Step, Tap
 from .route import Route, Segment
 from .scheme import Scheme, parse_scheme
+from .selection import select_stitches
 from .space import Stitch, StitchSpace
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     'cost_order',
     'default_labels',
     'parse_scheme',
+    'select_stitches',
 ]

@@ -1,0 +1,138 @@
+"""Fits the stitch layers before training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from mmsnnet.engine.rng_state import seeded_rng
+from mmsnnet.models import StitchedViT, StitchFit, check_fitted, find_stitched_backbone
+from mmsnnet.models.head_check import check_channels
+from mmsnnet.registry import HOOKS
+
+
+@HOOKS.register_module()
+class StitchInitHook(Hook):
+    """Fits every stitch layer to the anchors' features by least squares, once, before training.
+
+    Images come from the training data set through a loader of the hook's own, with its own seed,
+    and the global random generators are put back, so training sees the same data whether or not
+    the fit ran. Each process reads its share of the images; the sums are pooled, so that all
+    processes solve the same system. The fit is skipped where a resumed or loaded checkpoint holds
+    fitted stitches; the anchors' own weights are then neither needed nor read.
+
+    It also refuses heads whose channels do not fit the backbone, names a data preprocessor whose
+    normalisation does not, and refuses to evaluate stitches that were never fitted.
+
+    Args:
+        num_images: Images to fit to, over all processes together; fewer if the data set has
+            fewer. The published recipes take 50 (10 for depth).
+        batch_size: Images per forward of a process.
+        seed: Chooses the images and their augmentation.
+
+    Raises:
+        ValueError: If ``num_images`` or ``batch_size`` is less than 1.
+    """
+
+    # Before the hooks of training, and before checkpoints are loaded.
+    priority = 'VERY_HIGH'
+
+    def __init__(self, num_images: int = 50, batch_size: int = 2, seed: int = 0) -> None:
+        for name, value in (('num_images', num_images), ('batch_size', batch_size)):
+            if value < 1:
+                raise ValueError(f'{name} of StitchInitHook must be 1 or more, got {value}.')
+        self.num_images = num_images
+        self.batch_size = batch_size
+        self.seed = seed
+
+    def before_run(self, runner: Runner) -> None:
+        """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
+        backbone = find_stitched_backbone(runner.model)
+        if _checkpoint_to_come_fills_anchors(runner):
+            backbone.skip_anchor_weights()
+
+    def before_train(self, runner: Runner) -> None:
+        """Check head and preprocessor, then fit unless a checkpoint brought fitted stitches."""
+        backbone = find_stitched_backbone(runner.model)
+        check_channels(runner.model)
+        _check_normalization(runner, backbone)
+        if backbone.is_fitted:
+            runner.logger.info('Stitch layers are fitted already; StitchInitHook leaves them.')
+            return
+        start = time.perf_counter()
+        num_images = min(self.num_images, len(runner.train_dataloader.dataset))
+        runner.logger.info(
+            f'Fitting {len(backbone.space.layers)} stitch layers on {num_images} images ...'
+        )
+        fit = StitchFit(backbone)
+        for images in self._images(runner, num_images):
+            fit.add(images)
+        fit.all_reduce()
+        explained = fit.solve()
+        runner.logger.info(
+            f'Fitted stitch layers on {fit.num_samples} tokens in '
+            f'{time.perf_counter() - start:.1f} s; they explain {min(explained.values()):.1%} to '
+            f'{max(explained.values()):.1%} of the variance of their targets.'
+        )
+
+    def before_val(self, runner: Runner) -> None:
+        """Refuse to evaluate unfitted stitches."""
+        check_fitted(find_stitched_backbone(runner.model))
+
+    def before_test(self, runner: Runner) -> None:
+        """Refuse to evaluate unfitted stitches."""
+        check_fitted(find_stitched_backbone(runner.model))
+
+    def _images(self, runner: Runner, num_images: int) -> Iterator[Tensor]:
+        """Batches (B, 3, H, W) of this process' share of the images, preprocessed."""
+        dataset = runner.train_dataloader.dataset
+        generator = torch.Generator().manual_seed(self.seed)
+        order = torch.randperm(len(dataset), generator=generator)[:num_images]
+        mine = order[get_rank() :: get_world_size()].tolist()
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        with seeded_rng(self.seed + get_rank()):
+            loader = DataLoader(
+                dataset, batch_size=self.batch_size, sampler=mine, collate_fn=pseudo_collate
+            )
+            for batch in loader:
+                yield model.data_preprocessor(batch, training=True)['inputs']
+
+
+def _checkpoint_to_come_fills_anchors(runner: Runner) -> bool:
+    """Whether the checkpoint that the runner is about to load or resume holds the anchors."""
+    source = runner._load_from
+    if source is None and runner._resume:
+        source = find_latest_checkpoint(runner.work_dir)
+    if source is None:
+        return False
+    content: Any = CheckpointLoader.load_checkpoint(source, map_location='cpu')
+    names = content.get('state_dict', content)
+    return any('anchors.' in name and '.vit.' in name for name in names)
+
+
+def _check_normalization(runner: Runner, backbone: StitchedViT) -> None:
+    """Warn if images come with another normalisation than pretrained anchors expect."""
+    if not any(anchor.config.has_weights for anchor in backbone.anchors.values()):
+        return
+    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    preprocessor = model.data_preprocessor
+    for name, expected in zip(('mean', 'std'), backbone.normalization):
+        wanted = [round(255 * value, 3) for value in expected]
+        given = getattr(preprocessor, name, None)
+        given = [] if given is None else [round(value, 3) for value in given.flatten().tolist()]
+        if given != wanted:
+            runner.logger.warning(
+                f'data_preprocessor {type(preprocessor).__name__} has {name}={given or None}, but '
+                f'the anchors were pretrained with {name}={wanted}: set it in the config, or give '
+                f'each anchor the {name} that its weights expect (in units of 1/255).'
+            )

@@ -1,0 +1,175 @@
+"""Validation and test loops that score several stitches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Union
+
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner, TestLoop, ValLoop
+from torch.utils.data import DataLoader
+
+from mmsnnet.models import check_fitted, find_stitched_backbone
+from mmsnnet.registry import LOOPS
+from mmsnnet.stitching import Stitch, select_stitches
+from mmsnnet.stitching.pareto import Point, hypervolume, pareto_front
+
+from .rng_state import preserved_rng
+
+Stitches = Union[str, int, Iterable[Union[str, int]]]
+
+
+class StitchScoring:
+    """What the two loops share: which stitches they score and how they sum up.
+
+    The summary is made of one metric: its best and worst value over the stitches, and
+    ``pareto/hypervolume`` in [0, 1], the share that the stitches dominate of the rectangle of
+    FLOPs (up to the backbone's costliest stitch) and metric (from worst to best possible).
+
+    Args:
+        runner: The runner, its model built.
+        stitches: 'all', 'anchors', 'spread:N', families, names or ids.
+        metric: Name of the metric of the summary, such as 'mIoU'; None for no summary.
+        rule: 'greater' or 'less', which is better.
+        metric_range: Worst and best possible value; (0, 100) for percentages.
+
+    Raises:
+        ValueError: If a stitch or the rule is unknown, or the range contradicts the rule.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        stitches: Stitches,
+        metric: str | None,
+        rule: str,
+        metric_range: tuple[float, float],
+    ) -> None:
+        self._runner = runner
+        self.backbone = find_stitched_backbone(runner.model)
+        self.stitches = select_stitches(self.backbone.space, self.backbone.costs.flops, stitches)
+        if rule not in ('greater', 'less'):
+            raise ValueError(f"rule={rule!r} is not possible: choose 'greater' or 'less'.")
+        self._worst, self._best = metric_range
+        if (self._best > self._worst) != (rule == 'greater'):
+            raise ValueError(
+                f'metric_range={metric_range} is (worst, best) and contradicts rule={rule!r}.'
+            )
+        self._metric = metric
+        self._rule = rule
+
+    def run(self, loop: StitchLoop) -> dict[str, float]:
+        """Metrics of every stitch as ``NAME/metric``, and the summary."""
+        check_fitted(self.backbone)
+        metrics: dict[str, float] = {}
+        points = []
+        for stitch in self.stitches:
+            scores = loop.run_stitch(stitch)
+            metrics.update({f'{stitch.name}/{key}': value for key, value in scores.items()})
+            if self._metric is not None:
+                points.append(self._point(stitch, scores))
+        metrics.update(self._summary(points))
+        return metrics
+
+    def _point(self, stitch: Stitch, scores: Mapping[str, float]) -> Point:
+        if self._metric not in scores:
+            raise ValueError(
+                f'metric={self._metric!r} of the loop is not among the metrics of the evaluator: '
+                f'{sorted(scores)}.'
+            )
+        point = Point(stitch.name, self.backbone.costs[stitch].flops, float(scores[self._metric]))
+        self._runner.logger.info(
+            f'{stitch.name}: {point.cost / 1e9:.4g} GFLOPs, {self._metric} {point.quality:.4g}'
+        )
+        return point
+
+    def _summary(self, points: list[Point]) -> dict[str, float]:
+        if not points:
+            return {}
+        qualities = sorted((point.quality for point in points), reverse=self._rule == 'greater')
+        return {
+            f'best/{self._metric}': qualities[0],
+            f'worst/{self._metric}': qualities[-1],
+            'pareto/size': float(len(pareto_front(points, self._rule))),
+            'pareto/hypervolume': hypervolume(
+                points,
+                max_cost=max(self.backbone.costs.flops.values()),
+                worst=self._worst,
+                best=self._best,
+            ),
+        }
+
+
+class StitchLoop:
+    """Mix-in for loops of MMEngine that makes one pass over the data for each stitch.
+
+    The hooks of the whole evaluation fire once, those of iterations in every pass. The active
+    stitch and the states of the global random generators are restored.
+
+    Args:
+        runner: The runner.
+        dataloader: Data loader, or the config of one.
+        evaluator: Evaluator, or the config of its metrics.
+        fp16: Whether to run under autocast.
+        stitches: See :class:`StitchScoring`; None takes the default of the loop.
+        metric: See :class:`StitchScoring`.
+        rule: See :class:`StitchScoring`.
+        metric_range: See :class:`StitchScoring`.
+    """
+
+    mode: str
+    default_stitches: str
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        stitches: Stitches | None = None,
+        metric: str | None = None,
+        rule: str = 'greater',
+        metric_range: tuple[float, float] = (0.0, 100.0),
+    ) -> None:
+        super().__init__(runner, dataloader, evaluator, fp16)
+        wanted = self.default_stitches if stitches is None else stitches
+        self.scoring = StitchScoring(runner, wanted, metric, rule, metric_range)
+
+    def run(self) -> dict[str, float]:
+        """Score the stitches and return their metrics."""
+        self.runner.call_hook(f'before_{self.mode}')
+        self.runner.call_hook(f'before_{self.mode}_epoch')
+        self.runner.model.eval()
+        with preserved_rng():
+            metrics = self.scoring.run(self)
+        self.runner.call_hook(f'after_{self.mode}_epoch', metrics=metrics)
+        self.runner.call_hook(f'after_{self.mode}')
+        return metrics
+
+    def run_stitch(self, stitch: Stitch) -> dict[str, float]:
+        """Metrics of one stitch over the whole data set."""
+        with self.scoring.backbone.use_stitch(stitch):
+            for index, batch in enumerate(self.dataloader):
+                self.run_iter(index, batch)
+            return self.evaluator.evaluate(len(self.dataloader.dataset))
+
+
+@LOOPS.register_module()
+class StitchValLoop(StitchLoop, ValLoop):
+    """Validation of a few stitches, by default of the anchors, which bound what lies between.
+
+    ``default_hooks.checkpoint`` with ``save_best='pareto/hypervolume', rule='greater'`` keeps the
+    checkpoint of the best front (MMEngine needs the rule for metrics it does not know).
+    See :class:`StitchLoop` for the arguments.
+    """
+
+    mode = 'val'
+    default_stitches = 'anchors'
+
+
+@LOOPS.register_module()
+class StitchTestLoop(StitchLoop, TestLoop):
+    """Test of many stitches, by default of all. See :class:`StitchLoop` for the arguments."""
+
+    mode = 'test'
+    default_stitches = 'all'
