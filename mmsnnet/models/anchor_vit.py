@@ -8,7 +8,9 @@ from typing import Any
 import timm
 import torch
 from mmengine.logging import print_log
+from timm.layers import PatchEmbed
 from timm.models.vision_transformer import (
+    Attention,
     Block,
     ParallelScalingBlock,
     ParallelThingsBlock,
@@ -49,6 +51,8 @@ def build_vit(config: AnchorConfig, **arguments: Any) -> VisionTransformer:
         vit = timm.create_model(name, pretrained=False, **arguments, **config.model_kwargs)
     except (TypeError, RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if any(reason.endswith(f'unexpected keyword argument {key!r}') for key in arguments):
+            raise ValueError(_not_plain(name, reason.split('.')[0])) from error
         raise ValueError(
             f'timm cannot build {name!r} as a plain ViT with '
             f'{ {**arguments, **config.model_kwargs} }: {reason}'
@@ -57,20 +61,30 @@ def build_vit(config: AnchorConfig, **arguments: Any) -> VisionTransformer:
     return vit
 
 
+def _not_plain(name: str, kind: str) -> str:
+    return (
+        f'{name!r} is of class {kind}; an anchor must be a VisionTransformer of timm (DeiT3, '
+        'AugReg, MAE, CLIP, DINO, DINOv2, ...): hierarchical, windowed and rotary models have no '
+        'plain sequence of blocks to stitch.'
+    )
+
+
 def _check_plain(vit: nn.Module, name: str) -> None:
     """Raise a ValueError with the reason if a model cannot be an anchor."""
     if not isinstance(vit, VisionTransformer):
+        raise ValueError(_not_plain(name, type(vit).__name__))
+    if not isinstance(vit.patch_embed, PatchEmbed):
         raise ValueError(
-            f'{name!r} is of class {type(vit).__name__}; an anchor must be a VisionTransformer of '
-            'timm (DeiT3, AugReg, MAE, CLIP, DINO, DINOv2, ...): hierarchical, windowed and rotary '
-            'models have no plain sequence of blocks to stitch.'
+            f'{name!r} embeds patches by a {type(vit.patch_embed).__name__}; an anchor must embed '
+            'them by one projection, without a network in front.'
         )
-    odd = next((block for block in vit.blocks if not isinstance(block, _PLAIN_BLOCKS)), None)
-    if odd is not None:
-        raise ValueError(
-            f'{name!r} has blocks of class {type(odd).__name__}, whose cost is not known; '
-            f'allowed are {[block.__name__ for block in _PLAIN_BLOCKS]}.'
-        )
+    attentions = (part for part in vit.blocks.modules() if hasattr(part, 'num_heads'))
+    for part in (*vit.blocks, *attentions):
+        if not isinstance(part, (*_PLAIN_BLOCKS, Attention)):
+            raise ValueError(
+                f'{name!r} has blocks with a {type(part).__name__}, whose cost is not known; '
+                f'allowed are {[kind.__name__ for kind in (*_PLAIN_BLOCKS, Attention)]}.'
+            )
     if not isinstance(vit.patch_drop, nn.Identity):
         raise ValueError(
             f'{name!r} has patch_drop_rate > 0, which removes tokens from the map that dense '
