@@ -1,0 +1,112 @@
+# Everything that `make demo` and `make test` need is put into a private environment, $(VENV).
+# No other environment is touched, nothing is compiled, and a second call costs nothing.
+
+# Settings, e.g. `make test JOBS=4`:
+VENV ?= .venv#            where the private environment lies
+PYTHON ?=#                interpreter that makes it; empty = the first that fits (3.11 or newer)
+TORCH_INDEX_URL ?=#       where to find torch, e.g. https://download.pytorch.org/whl/cpu
+JOBS ?= 2#                test processes; each computes with one thread
+PYTEST_ARGS ?=#           e.g. -k sampler, or a test file
+DEMO_ARGS ?=#             for tools/demo.py
+BENCH_ARGS ?=#            for each script under tools/benchmark/
+# For every pip call; quiet unless a terminal can show its progress. pip's own configuration and
+# its variables (PIP_INDEX_URL for a mirror, PIP_PROXY, ...) apply too.
+PIP_ARGS ?= $(shell [ -t 2 ] || echo -qq)
+
+VENV := $(strip $(VENV))
+PY := $(VENV)/bin/python
+MARK := $(VENV)/.made-for-mmsnnet
+BASE := $(VENV)/.base-ready
+PINS := $(VENV)/.pins-installed
+READY := $(VENV)/.ready
+CANDIDATES := $(or $(strip $(PYTHON)),python3 python3.11 python3.12 python3.13)
+TORCH_PINS = $(shell grep -E '^(torch|torchvision)==' requirements/pins.txt)
+PIP = $(PY) -m pip install $(strip $(PIP_ARGS))
+SAY = @printf '[setup] %s\n'
+
+# What could lead pip or Python to another environment, or to another user's packages.
+unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV PIP_TARGET PIP_PREFIX PIP_ROOT
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+export PYTHONNOUSERSITE := 1
+export MPLBACKEND := Agg
+export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin:$(PATH)
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test test-all lint bench clean clean-env FORCE
+
+help:
+	@echo 'make demo      set up, then train, stitch and test a small model on rendered rooms'
+	@echo 'make test      set up, then run the tests, except slow ones'
+	@echo 'make test-all  the same with slow ones'
+	@echo 'make lint      check the style of the code'
+	@echo 'make bench     measure speed and memory'
+	@echo 'make setup     only set up the private environment $(VENV)'
+	@echo 'make clean     remove what was built and cached; clean-env: the environment too'
+	@echo 'Settings (JOBS, PYTHON, VENV, TORCH_INDEX_URL, ...) stand at the top of the Makefile.'
+
+setup: $(READY)
+	@echo '[setup] $(VENV) is ready'
+
+demo: $(READY)
+	$(PY) tools/demo.py $(strip $(DEMO_ARGS))
+
+# The processes share the work; worksteal keeps the tests of a file together as far as it goes.
+PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(strip $(JOBS)) --dist worksteal
+test: $(READY)
+	$(PYTEST) $(strip $(PYTEST_ARGS))
+
+test-all: $(READY)
+	$(PYTEST) --run-slow $(strip $(PYTEST_ARGS))
+
+lint: $(READY)
+	$(PY) -m ruff check .
+
+bench: $(READY)
+	@for script in tools/benchmark/[!_]*.py; do \
+	    echo "== $$script"; $(PY) "$$script" $(strip $(BENCH_ARGS)) || exit 1; done
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache
+	find mmsnnet tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-env: clean
+	@if [ -e $(MARK) ]; then rm -rf $(VENV) mmsnnet/.mim; \
+	elif [ -e $(VENV) ]; then echo '$(VENV) was not made by this Makefile; left alone.'; fi
+
+# An environment moved together with the project holds the old paths: make it anew.
+ifneq ($(shell cat $(BASE) 2>/dev/null),$(if $(wildcard $(BASE)),$(CURDIR)))
+$(BASE): FORCE
+endif
+
+# The mark comes first, so that an environment without it is known to be someone else's.
+$(BASE):
+	@if [ -e $(VENV) ] && [ ! -e $(MARK) ]; then \
+	    echo 'error: $(VENV) exists and was not made by this Makefile, which leaves it alone;' \
+	        'choose another folder with VENV=...' >&2; exit 1; fi
+	@rm -rf $(VENV); \
+	for python in $(CANDIDATES) ''; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	        2>/dev/null; then break; fi; done; \
+	if [ -z "$$python" ]; then \
+	    echo 'error: no Python of version 3.11 or newer with venv among: $(CANDIDATES);' \
+	        'name one with PYTHON=...' >&2; exit 1; fi; \
+	printf '[setup] private environment %s, %s\n' $(VENV) "$$($$python --version)"; \
+	mkdir -p $(VENV) && touch $(MARK) && $$python -m venv $(VENV)
+	@printf '%s\n' '$(CURDIR)' > $@
+
+$(PINS): $(BASE) requirements/pins.txt
+	$(SAY) '$(TORCH_PINS) (the largest part: about 5 GB with CUDA)'
+	@$(PIP) $(shell grep '^setuptools==' requirements/pins.txt)
+	@$(PIP) $(if $(strip $(TORCH_INDEX_URL)),--index-url $(strip $(TORCH_INDEX_URL))) $(TORCH_PINS)
+	$(SAY) 'the other packages of requirements/pins.txt'
+	@$(PIP) -r requirements/pins.txt
+	@touch $@
+
+$(READY): $(PINS) setup.py mmsnnet/version.py requirements/runtime.txt
+	$(SAY) 'mmsnnet itself, editable'
+	@$(PIP) --no-deps --no-build-isolation -e .
+	$(SAY) 'operators of torchvision for mmcv-lite'
+	@$(PY) -m mmsnnet.compat install-ops
+	@touch $@
