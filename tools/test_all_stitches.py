@@ -1,0 +1,177 @@
+"""Scores the stitches of a trained model and reports their Pareto front.
+
+One JSON line a stitch goes to OUT/stitches.jsonl as soon as it is final, so that a killed run
+goes on where it stopped; then come pareto.json, pareto.csv, pareto.png and a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line as a namespace."""
+    from mmengine import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config that the model was trained with')
+    parser.add_argument('checkpoint', help='checkpoint of the trained stitched model')
+    parser.add_argument(
+        '--stitches',
+        default='all',
+        metavar='all|anchors|pareto|spread:N|NAME,...',
+        help='which to score (default: all); families and ids work too, pareto takes the front of '
+        'the results in --front-of',
+    )
+    parser.add_argument(
+        '--out',
+        metavar='DIR',
+        help='results folder (default: work_dirs/CONFIG/stitches)',
+    )
+    parser.add_argument(
+        '--front-of', metavar='DIR', help='results folder for --stitches pareto (default: --out)'
+    )
+    parser.add_argument('--metric', help='metric of the front (default: as the config says)')
+    parser.add_argument(
+        '--rule', choices=('greater', 'less'), help='which is better (default: as the config says)'
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='discard results that are in the folder'
+    )
+    parser.add_argument(
+        '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none'
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.out is None:
+        args.out = str(Path('work_dirs') / Path(args.config).stem / 'stitches')
+    return args
+
+
+def load_config(args: argparse.Namespace) -> Any:
+    """Config of the command line, ready to test stitches.
+
+    Raises:
+        FileNotFoundError: If config or checkpoint are missing.
+        ValueError: If the config describes no test.
+    """
+    from mmengine import Config
+
+    import mmsnnet  # noqa: F401 - registers backbone and loops
+    from mmsnnet.evaluation.sweep import prepare_config
+
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'There is no config {args.config}.')
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options or {})
+    cfg.launcher = args.launcher
+    cfg = prepare_config(cfg, args.checkpoint, str(Path(args.out) / 'log'))
+    for key in ('metric', 'rule'):
+        if getattr(args, key) is not None:
+            cfg.test_cfg[key] = getattr(args, key)
+    if cfg.test_cfg.get('rule') == 'less' and 'metric_range' not in cfg.test_cfg:
+        # The loop wants (worst, best); without bounds of an error there is no hypervolume.
+        cfg.test_cfg.metric_range = (1.0, 0.0)
+    return cfg
+
+
+def choose(sweep: Any, args: argparse.Namespace, cfg: Any) -> list[Any]:
+    """Stitches that the command line asks for.
+
+    Raises:
+        FileNotFoundError: If 'pareto' has no results to read.
+        ValueError: If an entry is unknown.
+    """
+    from mmsnnet.evaluation.pareto_report import to_points
+    from mmsnnet.evaluation.records import read_records
+    from mmsnnet.stitching import select_stitches
+    from mmsnnet.stitching.pareto import pareto_front
+
+    wanted = args.stitches
+    if wanted == 'pareto':
+        records = read_records(args.front_of or args.out)
+        rule = cfg.test_cfg.get('rule', 'greater')
+        wanted = [p.name for p in pareto_front(to_points(records, metric_name(cfg, records)), rule)]
+    return list(select_stitches(sweep.backbone.space, sweep.costs.flops, wanted))
+
+
+def metric_name(cfg: Any, records: Sequence[Any]) -> str:
+    """Metric of the config, or the first of the records."""
+    return cfg.test_cfg.get('metric') or next(iter(records[0]['metrics']), '')
+
+
+def run_with_progress(sweep: Any, stitches: Sequence[Any]) -> None:
+    """Score stitches under a progress bar on the error stream of the main process."""
+    from mmengine.dist import is_main_process
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True, quiet=not is_main_process())
+    columns = ('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        batches = len(stitches) * len(sweep.loop.dataloader)
+        task = progress.add_task('batches', total=batches)
+        done = 0
+
+        def finished(stitch: Any, metrics: Any) -> None:
+            nonlocal done
+            done += 1
+            values = '  '.join(f'{key} {value:.2f}' for key, value in metrics.items())
+            if not console.is_terminal:
+                console.print(f'[{done}/{len(stitches)}] {stitch.name}: {values}', highlight=False)
+            progress.update(task, description=stitch.name)
+
+        sweep.run(stitches, lambda: progress.advance(task), finished)
+
+
+def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
+    """Write the report and print the table."""
+    from mmsnnet.evaluation.pareto_report import Volume, print_table, write_report
+
+    records = sweep.results.records
+    metric, rule = metric_name(cfg, records), cfg.test_cfg.get('rule', 'greater')
+    worst, best = cfg.test_cfg.get('metric_range', (0.0, 100.0))
+    volume = Volume(max(sweep.costs.flops.values()), worst, best)
+    title = f'{Path(args.config).stem}: {len(records)} stitches'
+    paths = write_report(records, metric, args.out, rule, volume, title)
+    print_table(records, metric, rule)
+    for path in (sweep.results.directory / 'stitches.jsonl', *paths.values()):
+        print(path)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_args(argv)
+    try:
+        cfg = load_config(args)
+        from mmengine.runner import Runner
+
+        from mmsnnet.evaluation.sweep import StitchSweep
+
+        sweep = StitchSweep(Runner.from_cfg(cfg), args.checkpoint, args.out, args.overwrite)
+        stitches = choose(sweep, args, cfg)
+        pending = sweep.pending(stitches)
+        if len(pending) < len(stitches):
+            sys.stderr.write(f'{len(stitches) - len(pending)} stitches have results already.\n')
+        if pending:
+            run_with_progress(sweep, pending)
+        if sweep.results is not None:
+            report(sweep, cfg, args)
+    except (ValueError, TypeError, KeyError, FileNotFoundError, NotADirectoryError) as error:
+        text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
+        sys.stderr.write(f'test_all_stitches: error: {text}\n')
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
