@@ -1,0 +1,64 @@
+"""Settings of one anchor."""
+
+from __future__ import annotations
+
+import pytest
+
+from mmsnnet.models import AnchorConfig
+
+
+def test_a_name_alone_means_pretrained_weights_of_timm():
+    config = AnchorConfig.parse('deit3_small_patch16_224.fb_in22k_ft_in1k')
+    assert config == AnchorConfig('deit3_small_patch16_224.fb_in22k_ft_in1k', pretrained=True)
+    assert config.has_weights
+
+
+def test_a_mapping_sets_every_attribute():
+    settings = dict(
+        model_name='vit_tiny_patch16_224',
+        pretrained=False,
+        checkpoint='weights.pth',
+        checkpoint_prefix='backbone.',
+        label='T',
+        model_kwargs=dict(depth=3),
+        drop_path_rate=0.2,
+        mean=[0.5, 0.5, 0.5],
+        std=(0.25, 0.25, 1),
+    )
+    config = AnchorConfig.parse(settings)
+    assert config.model_name == 'vit_tiny_patch16_224' and config.label == 'T'
+    assert config.mean == (0.5, 0.5, 0.5) and config.std == (0.25, 0.25, 1.0)
+    assert config.model_kwargs == dict(depth=3) and config.drop_path_rate == 0.2
+    assert config.checkpoint == 'weights.pth' and config.checkpoint_prefix == 'backbone.'
+    assert settings['mean'] == [0.5, 0.5, 0.5], 'the given mapping is left alone'
+
+
+def test_a_config_is_returned_as_it_is():
+    config = AnchorConfig('vit_tiny_patch16_224')
+    assert AnchorConfig.parse(config) is config
+
+
+@pytest.mark.parametrize(
+    ('pretrained', 'checkpoint', 'expected'),
+    [(False, None, False), (True, None, True), (False, 'file', True), (True, 'file', True)],
+)
+def test_weights_come_from_a_file_or_from_timm(pretrained, checkpoint, expected):
+    config = AnchorConfig('vit_tiny_patch16_224', pretrained, checkpoint)
+    assert config.has_weights is expected
+
+
+def test_an_unknown_key_is_named_with_those_allowed():
+    with pytest.raises(ValueError, match=r"Unknown keys \['dept'\].*allowed: \['model_name'"):
+        AnchorConfig.parse(dict(model_name='vit_tiny_patch16_224', dept=6))
+
+
+@pytest.mark.parametrize('anchor', [{}, dict(model_name=None), dict(label='S')])
+def test_a_mapping_without_a_name_is_refused(anchor):
+    with pytest.raises(ValueError, match='needs model_name, the name of a plain ViT'):
+        AnchorConfig.parse(anchor)
+
+
+@pytest.mark.parametrize('anchor', [3, None, ['vit_tiny_patch16_224']])
+def test_other_types_are_refused(anchor):
+    with pytest.raises(TypeError, match='timm model name or a dict with model_name, got'):
+        AnchorConfig.parse(anchor)
