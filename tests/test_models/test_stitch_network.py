@@ -1,0 +1,290 @@
+"""Routes through the network against loops over timm's blocks written by hand."""
+
+from __future__ import annotations
+
+import re
+from itertools import accumulate
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmsnnet.models import StitchedViT, StitchNetwork
+from tests.builders import KINDS, random_images, tiny_anchor, tiny_backbone, tiny_vit
+
+
+def affine(backbone: StitchedViT, name: str, tokens: Tensor) -> Tensor:
+    """What a stitch layer is said to compute, from its raw parameters."""
+    layer = backbone.stitch_layers[name]
+    out = tokens @ layer.weight.T + layer.bias
+    if hasattr(layer, 'lora_a'):
+        alpha, rank = 1.0, layer.lora_a.shape[0]
+        out = out + (alpha / rank) * (tokens @ layer.lora_a.T) @ layer.lora_b.T
+    return out
+
+
+def by_hand(backbone: StitchedViT, name: str, images: Tensor) -> list[Tensor]:
+    """Maps of a route through anchors whose depths divide the largest one's."""
+    anchors = {label: anchor.vit for label, anchor in backbone.anchors.items()}
+    largest = list(anchors)[-1]
+    depth, scale = len(anchors[largest].blocks), {}
+    for label, vit in anchors.items():
+        scale[label] = depth // len(vit.blocks)  # blocks of the largest beside one of this
+    segments = re.findall(r'([A-Z])(\d+)', name)
+    spans = [int(count) * scale[label] for label, count in segments]
+    stops = list(accumulate(spans))
+    assert stops[-1] == depth
+
+    tokens, found = None, {}
+    for (label, count), stop, span in zip(segments, stops, spans):
+        vit, start = anchors[label], stop - span
+        if tokens is None:
+            tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        else:
+            here, there = start // scale[before], start // scale[label]  # noqa: F821
+            tokens = affine(backbone, f'{before}{here}_to_{label}{there}', tokens)  # noqa: F821
+        for index in range(start // scale[label], start // scale[label] + int(count)):
+            tokens = vit.blocks[index](tokens)
+            end = (index + 1) * scale[label]
+            for position, tap in enumerate(backbone.space.taps):
+                if index * scale[label] <= tap < end:
+                    assert position not in found
+                    found[position] = tokens
+                    if label != largest:
+                        lift = f'{label}{index + 1}_to_{largest}{end}'
+                        found[position] = affine(backbone, lift, tokens)
+        before = label  # noqa: F841
+    rows, columns = images.shape[2] // 8, images.shape[3] // 8
+    prefix = anchors[largest].num_prefix_tokens
+    return [
+        found[position][:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
+        for position in range(len(backbone.space.taps))
+    ]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', KINDS)
+def test_taps_of_the_costliest_anchor_equal_those_of_timm_bit_for_bit(kind):
+    backbone = tiny_backbone(kind=kind, out_indices=(0, 4, 7, 11))
+    vit = tiny_vit(12, 96, kind)
+    vit.load_state_dict(backbone.anchors['L'].vit.state_dict(), strict=False)
+    images = random_images(2, 48, 80)
+    theirs = vit.forward_intermediates(images, (0, 4, 7, 11), intermediates_only=True)
+    ours = backbone.run(images, 'L12')
+    assert len(ours) == 4 and all(torch.equal(a, b) for a, b in zip(ours, theirs))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('norm', [False, True])
+def test_taps_of_the_small_anchor_before_the_lift_equal_those_of_timm(norm):
+    backbone = tiny_backbone(out_indices=(1, 6, 11), final_norm=norm)
+    vit = tiny_vit(6, 48)
+    vit.load_state_dict(backbone.anchors['S'].vit.state_dict())
+    images = random_images()
+    theirs = vit.forward_intermediates(images, (0, 3, 5), norm=norm, intermediates_only=True)
+    lifts = [('lift_' if norm else '') + name for name in ('S1_to_L2', 'S4_to_L8', 'S6_to_L12')]
+    for ours, features, lift in zip(backbone.run(images, 'S6'), theirs, lifts):
+        layer = backbone.stitch_layers[lift]
+        lifted = layer(features.flatten(2).transpose(1, 2))
+        assert torch.equal(ours, lifted.transpose(1, 2).unflatten(2, (8, 8)))
+
+
+@torch.no_grad()
+def test_one_anchor_alone_is_a_plain_vit():
+    backbone = tiny_backbone([(6, 48)], out_indices=(2, 5), final_norm=True)
+    vit = tiny_vit(6, 48)
+    vit.load_state_dict(backbone.anchors['A'].vit.state_dict())
+    images = random_images()
+    theirs = vit.forward_intermediates(images, (2, 5), norm=True, intermediates_only=True)
+    assert not backbone.stitch_layers and backbone.is_fitted and len(backbone.space) == 1
+    assert all(torch.equal(a, b) for a, b in zip(backbone(images), theirs))
+
+
+@torch.no_grad()
+def test_every_route_of_two_anchors_equals_the_loop_by_hand():
+    backbone = tiny_backbone(out_indices=(0, 3, 6, 11))
+    images = random_images(1, 48, 64)
+    assert len(backbone.space.families) == 6
+    for name in backbone.space.names:
+        for ours, theirs in zip(backbone.run(images, name), by_hand(backbone, name, images)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', KINDS)
+def test_routes_of_every_kind_of_anchor_equal_the_loop_by_hand(kind):
+    backbone = tiny_backbone(((3, 48), (6, 96)), kind, out_indices=(2, 5), lora_rank=0)
+    images = random_images(1)
+    for name in ('S1-L4', 'L2-S2', 'L2-S1-L2', 'S1-L2-S1'):
+        for ours, theirs in zip(backbone.run(images, name), by_hand(backbone, name, images)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('pairs', ['neighbors', 'all'])
+def test_every_route_of_three_anchors_equals_the_loop_by_hand(pairs):
+    scheme = dict(max_crossings=2, pairs=pairs)
+    shape = ((2, 32), (4, 48), (8, 96))
+    backbone = tiny_backbone(shape, out_indices=(0, 3, 7), scheme=scheme)
+    images = random_images(1, 32, 32)
+    assert ('S-L' in backbone.space.families) == (pairs == 'all')
+    assert {'S-M-L', 'L-M-S', 'M-L-M'} <= set(backbone.space.families)
+    for name in backbone.space.names:
+        for ours, theirs in zip(backbone.run(images, name), by_hand(backbone, name, images)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_a_route_of_anchors_whose_depths_do_not_divide_equals_the_loop_by_hand():
+    # Boundaries 1, 2, 3 of the small anchor face 1.5, 3, 4.5 of the large: 2, 3, 5, half up.
+    backbone = tiny_backbone(((4, 48), (6, 96)), out_indices=(1, 4))
+    small, large = backbone.anchors['S'].vit, backbone.anchors['L'].vit
+    images = random_images(1)
+    tokens = large._pos_embed(large.patch_embed(images))
+    for index in (0, 1):
+        tokens = large.blocks[index](tokens)
+    first = tokens
+    tokens = affine(backbone, 'L2_to_S1', tokens)
+    for index in (1, 2):
+        tokens = small.blocks[index](tokens)
+    second = affine(backbone, 'S3_to_L5', tokens)
+    for ours, theirs in zip(backbone.run(images, 'L2-S2-L1'), (first, second)):
+        expected = theirs[:, 1:].transpose(1, 2).unflatten(2, (8, 8))
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_equal_anchors_can_be_stitched_to_each_other():
+    backbone = tiny_backbone(((4, 48), (4, 48)), out_indices=(1, 3))
+    images = random_images(1)
+    assert set(backbone.space.families) == {'S', 'L', 'S-L', 'L-S', 'L-S-L', 'S-L-S'}
+    for name in ('S1-L3', 'L1-S2-L1', 'S4'):
+        for ours, theirs in zip(backbone.run(images, name), by_hand(backbone, name, images)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=name)
+
+
+@torch.no_grad()
+def test_the_order_in_which_anchors_are_given_does_not_matter():
+    small, large = tiny_anchor(6, 48), tiny_anchor(12, 96)
+    first = tiny_backbone(anchors=[small, large])
+    second = tiny_backbone(anchors=[large, small])
+    second.load_state_dict(first.state_dict())
+    images = random_images(1)
+    assert second.space.names == first.space.names
+    for name in ('S6', 'L12', 'S2-L8'):
+        assert torch.equal(first.run(images, name)[1], second.run(images, name)[1])
+
+
+@torch.no_grad()
+def test_a_kept_state_can_be_taken_up_by_several_routes():
+    backbone = tiny_backbone(out_indices=(1, 5, 11))
+    images = random_images(1)
+    names = ('L6-S3', 'L6-S1-L4', 'L6-S2-L2')
+    programs = [backbone.space.program(name) for name in names]
+    shared = 0
+    while len({program[: shared + 1] for program in programs}) == 1:
+        shared += 1
+    state = backbone.advance(backbone.begin(images), programs[0][:shared])
+    kept = {key: value.clone() for key, value in state.taps.items()}
+    assert shared > 6 and sorted(kept) == [0, 1]
+    for name, program in zip(names, programs):
+        features = backbone.outputs(backbone.advance(state, program[shared:]))
+        assert all(torch.equal(a, b) for a, b in zip(features, backbone.run(images, name)))
+    assert sorted(state.taps) == [0, 1]
+    assert all(torch.equal(state.taps[key], value) for key, value in kept.items())
+
+
+@torch.no_grad()
+def test_every_route_returns_contiguous_maps_of_the_same_shape():
+    backbone = tiny_backbone(out_indices=(0, 5, 11))
+    for name in backbone.space.names:
+        features = backbone.run(random_images(2, 40, 56), name)
+        assert [tuple(feature.shape) for feature in features] == [(2, 96, 5, 7)] * 3
+        assert all(feature.is_contiguous() for feature in features)
+
+
+@torch.no_grad()
+def test_the_class_token_is_lifted_like_the_map():
+    backbone = tiny_backbone(output_cls_token=True, out_indices=(5, 11))
+    vit = backbone.anchors['S'].vit
+    images = random_images(1)
+    taps = vit.forward_intermediates(
+        images, (2, 5), return_prefix_tokens=True, intermediates_only=True
+    )
+    for (_, token), (_, prefix), name in zip(
+        backbone.run(images, 'S6'), taps, ('S3_to_L6', 'S6_to_L12')
+    ):
+        expected = affine(backbone, name, prefix[:, 0])
+        torch.testing.assert_close(token, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_recomputing_blocks_gives_the_same_gradients():
+    plain, saving = tiny_backbone(drop_path_rate=0.0), tiny_backbone(drop_path_rate=0.0)
+    saving.with_cp = True
+    images = random_images(1)
+    for backbone in (plain, saving):
+        backbone.train()
+        backbone.set_training_stitch('L4-S2-L4')
+        sum(out.square().mean() for out in backbone(images)).backward()
+    grads = {name: p.grad for name, p in plain.named_parameters() if p.grad is not None}
+    assert len(grads) > 100
+    for name, parameter in saving.named_parameters():
+        if name in grads:
+            torch.testing.assert_close(parameter.grad, grads[name], rtol=1e-5, atol=1e-7)
+        else:
+            assert parameter.grad is None
+
+
+def test_recomputing_blocks_keeps_fewer_activations():
+    kept = {}
+    for with_cp in (False, True):
+        backbone = tiny_backbone(with_cp=with_cp).train()
+        backbone.set_training_stitch('L12')
+        sizes: list[int] = []
+
+        def pack(tensor: Tensor, sizes: list[int] = sizes) -> Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            backbone(random_images(1))
+        kept[with_cp] = sum(sizes)
+    assert kept[True] < 0.3 * kept[False]
+
+
+@pytest.mark.parametrize(
+    'images',
+    [
+        torch.zeros(3, 64, 64),
+        torch.zeros(1, 1, 64, 64),
+        torch.zeros(0, 3, 64, 64),
+        torch.zeros(1, 64, 64, 3),
+    ],
+)
+def test_images_of_another_layout_are_refused(images):
+    with pytest.raises(ValueError, match=r'shape \(B, 3, H, W\), got \('):
+        tiny_backbone()(images)
+
+
+def test_a_class_token_cannot_be_returned_where_there_is_none():
+    with pytest.raises(ValueError, match='output_cls_token=True needs anchors with a class token'):
+        tiny_backbone(kind='no class token', output_cls_token=True)
+
+
+def test_the_network_alone_can_be_built_and_run():
+    network = StitchNetwork(
+        anchors=[tiny_anchor(3, 48), tiny_anchor(3, 96)],
+        img_size=64,
+        out_indices=(2,),
+        scheme='one_way',
+        lora_rank=4,
+        lora_alpha=1.0,
+        drop_path_rate=0.0,
+        final_norm=False,
+        with_cp=False,
+        output_cls_token=False,
+        init_cfg=None,
+    )
+    assert network.space.names == ('S3', 'L3', 'S1-L2', 'S2-L1')
+    assert (network.channels, network.patch_size, network.img_size) == (96, 8, (64, 64))
+    assert network.run(random_images(1), 'S1-L2')[0].shape == (1, 96, 8, 8)
