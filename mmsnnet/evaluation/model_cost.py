@@ -1,0 +1,104 @@
+"""What a whole segmentation model costs: backbone, neck and decode head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.model import is_model_wrapper
+from torch import nn
+
+from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models.head_check import check_channels
+from mmsnnet.models.meta_call import meta_call, meta_features
+from mmsnnet.stitching import Cost, CostTable, check_image_size
+
+from .flop_counter import FlopCounter
+
+
+def _inference_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Neck, if any, and decode head.
+
+    Raises:
+        ValueError: If the model has no decode head.
+    """
+    if getattr(model, 'decode_head', None) is None:
+        raise ValueError(
+            f'{type(model).__name__} has no decode_head, so the cost of its head cannot be '
+            'counted; only segmentors of MMSegmentation are.'
+        )
+    parts = {'neck': getattr(model, 'neck', None), 'decode_head': model.decode_head}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _run_head(head: nn.Module, features: Any) -> Any:
+    """Output of a decode head, or of the cascade of them that a ModuleList holds."""
+    if not isinstance(head, nn.ModuleList):
+        return head.forward(features)
+    out = head[0].forward(features)
+    for stage in head[1:]:
+        out = stage.forward(features, out)
+    return out
+
+
+def _count_flops(parts: dict[str, nn.Module], features: tuple[Any, ...]) -> int:
+    def run(features: Any) -> None:
+        if 'neck' in parts:
+            features = parts['neck'](features)
+        _run_head(parts['decode_head'], features)
+
+    try:
+        with FlopCounter() as counter:
+            meta_call(parts.values(), run, features)
+    except Exception as error:
+        names = ' and '.join(f'{key} {type(part).__name__}' for key, part in parts.items())
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f'Cannot count {names}: it does not run on shapes alone ({first_line}).'
+        ) from error
+    return counter.total
+
+
+def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
+    """Cost of everything of a segmentor that an inference runs behind its backbone.
+
+    This is neck and decode head, without auxiliary heads and without the final resizing of the
+    logits to the image; it is the same for all stitches. Counted by executing on shapes alone,
+    by the conventions of :class:`~mmsnnet.evaluation.flop_counter.FlopCounter`; the model may be
+    on any device, the meta device too, and is left as it was.
+
+    Args:
+        model: Segmentor of MMSegmentation with a StitchedViT, wrapped or not.
+        image_size: (height, width) in pixels, or one number for a square.
+
+    Raises:
+        ValueError: If there is no StitchedViT or no decode head, its channels do not fit the
+            backbone, or it cannot be executed on shapes alone.
+    """
+    height, width = check_image_size(image_size)
+    model = model.module if is_model_wrapper(model) else model
+    parts = _inference_modules(model)
+    check_channels(model)
+    backbone = find_stitched_backbone(model)
+    patch = backbone.space.anchors[-1].patch_size
+    features = meta_features(
+        backbone.channels,
+        grid=(-(-height // patch), -(-width // patch)),
+        num_maps=len(backbone.space.taps),
+        with_cls_token=bool(getattr(backbone, 'output_cls_token', False)),
+    )
+    params = nn.ModuleList(parts.values()).parameters()
+    return Cost(_count_flops(parts, features), sum(param.numel() for param in params))
+
+
+def model_costs(model: nn.Module, image_size: int | tuple[int, int]) -> CostTable:
+    """Cost of the whole model under each stitch: backbone, neck and decode head.
+
+    Args:
+        model: Segmentor of MMSegmentation with a StitchedViT, wrapped or not.
+        image_size: (height, width) in pixels, or one number for a square.
+
+    Raises:
+        ValueError: As :func:`head_cost`.
+    """
+    head = head_cost(model, image_size)
+    return find_stitched_backbone(model).costs.at(image_size).plus(head)
