@@ -1,0 +1,169 @@
+"""Lists the stitches of a config with what the whole model costs under each.
+
+Counted are backbone, neck and decode head of one inference, one multiply-add as one FLOP. The
+model is built without data, so neither weights nor much memory are needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any, TextIO
+
+FIELDS = ('id', 'name', 'family', 'flops', 'params')
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line as a namespace."""
+    from mmengine import DictAction
+
+    parser = argparse.ArgumentParser(prog='list_stitches', description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config of a segmentor with a StitchedViT')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs='+',
+        metavar=('H', 'W'),
+        help='height and width of the image in pixels, or one number for a square; '
+        'img_size of the backbone by default',
+    )
+    parser.add_argument('--format', choices=('table', 'json', 'csv'), default='table')
+    parser.add_argument(
+        '--stitches',
+        default='all',
+        metavar='all|anchors|NAME,...',
+        help='which to list, between commas; ids work as well as names',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
+    )
+    return parser.parse_args(argv)
+
+
+def build_model(path: str, options: dict[str, Any] | None) -> Any:
+    """Model of a config, on the meta device.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it describes no model.
+    """
+    import torch
+    from mmengine import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    import mmsnnet  # noqa: F401 - registers the backbone
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no config {path}.')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(options or {})
+    if cfg.get('model') is None:
+        raise ValueError(f'Config {path} has no model.')
+    scope = cfg.get('default_scope', 'mmseg')
+    with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
+    """One row a stitch with the keys ``FIELDS``, and a line that says what was counted.
+
+    Raises:
+        ValueError: If the size or a stitch is not possible, or the model cannot be counted.
+    """
+    from mmsnnet.evaluation.model_cost import model_costs
+    from mmsnnet.models import find_stitched_backbone
+
+    if args.size and len(args.size) > 2:
+        raise ValueError(f'--size takes one or two numbers, got {len(args.size)}.')
+    backbone = find_stitched_backbone(model := build_model(args.config, args.cfg_options))
+    size = tuple(args.size * 2)[:2] if args.size else backbone.img_size
+    costs = model_costs(model, size)
+    rows = [
+        dict(zip(FIELDS, (s.id, s.name, s.family, costs[s].flops, costs[s].params)))
+        for s in select(backbone.space, args.stitches)
+    ]
+    height, width = costs.image_size
+    note = (
+        f'{len(rows)} of {len(costs)} stitches, images of {height} x {width} pixels; neck and '
+        f'head are {costs.constant.flops / 1e9:.3f} GFLOPs and '
+        f'{costs.constant.params / 1e6:.3f} M parameters of each'
+    )
+    return rows, note
+
+
+def select(space: Any, choice: str) -> list[Any]:
+    """Stitches of a space by names, ids, 'anchors' and 'all', separated by commas; each once.
+
+    Raises:
+        ValueError: If the space has no such stitch.
+    """
+    groups = {'all': tuple(space), 'anchors': space.anchor_stitches}
+    chosen: dict[str, Any] = {}
+    for key in (part.strip() for part in choice.split(',')):
+        found = groups.get(key) or (space[int(key) if key.isdecimal() else key],)
+        chosen.update({stitch.name: stitch for stitch in found})
+    return list(chosen.values())
+
+
+def write_table(rows: list[dict[str, Any]], note: str, out: TextIO) -> None:
+    """Rows as aligned columns, in units for reading."""
+    header = ('id', 'name', 'family', 'GFLOPs', 'M params')
+    cells = [
+        (
+            *(str(row['id']), row['name'], row['family']),
+            *(f'{row["flops"] / 1e9:.3f}', f'{row["params"] / 1e6:.3f}'),
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *cells)]
+    for line in (header, *cells):
+        texts = [
+            cell.ljust(width) if column in (1, 2) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths))
+        ]
+        out.write('  '.join(texts).rstrip() + '\n')
+    out.write(f'{note}\n')
+
+
+def write_rows(rows: list[dict[str, Any]], note: str, style: str, out: TextIO) -> None:
+    """Rows as 'table', 'json' (a list of objects) or 'csv'."""
+    if style == 'json':
+        json.dump(rows, out, indent=1)
+        out.write('\n')
+    elif style == 'csv':
+        writer = csv.DictWriter(out, FIELDS, lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        write_table(rows, note, out)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_args(argv)
+    try:
+        # What libraries print or log on the way must not end up among the rows.
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            rows, note = list_stitches(args)
+    except Exception as error:  # whatever a config can do wrong
+        text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
+        sys.stderr.write(f'list_stitches: error: {text or type(error).__name__}\n')
+        return 2
+    try:
+        write_rows(rows, note, args.format, sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
