@@ -30,7 +30,7 @@ def load_anchor_weights(anchor: AnchorViT) -> None:
     if config.checkpoint is not None:
         state = read_state_dict(config.checkpoint, config.checkpoint_prefix)
         source = config.checkpoint
-        state = checkpoint_filter_fn(state, anchor.vit, adapt_layer_scale=True)
+        state = _converted(state, anchor.vit, source)
     elif config.pretrained:
         state, source = _timm_state_dict(anchor), f'timm {config.model_name}'
     else:
@@ -76,6 +76,23 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
             f'like {sorted(content)[:2]}.'
         )
     return state
+
+
+def _converted(
+    state: dict[str, Tensor], vit: VisionTransformer, source: str
+) -> dict[str, Tensor]:
+    """State dict with timm's names, laid out for the image size of a ViT.
+
+    Raises:
+        ValueError: If its patch or position embedding cannot be resampled.
+    """
+    try:
+        return checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
+    except Exception as error:  # timm reshapes unchecked
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f'Weights {source!r} do not fit the anchor: timm cannot convert them ({reason}).'
+        ) from error
 
 
 def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
@@ -132,6 +149,7 @@ def _load_checked(
     vit.load_state_dict(state, strict=False)
 
 
+@torch.no_grad()
 def fold_normalization(
     vit: VisionTransformer,
     expected: tuple[Sequence[float], Sequence[float]],
@@ -146,22 +164,19 @@ def fold_normalization(
     Raises:
         ValueError: If the patch projection has no bias and the model no position embedding.
     """
-    weight = vit.patch_embed.proj.weight
+    projection = vit.patch_embed.proj
+    weight, bias = projection.weight, projection.bias
+    plain = isinstance(vit.patch_embed.norm, torch.nn.Identity)
+    if bias is None and plain and vit.pos_embed is not None:
+        skip = 0 if vit.no_embed_class else vit.num_prefix_tokens
+        bias = vit.pos_embed[:, skip:]  # added to every patch, as a bias is
+    if bias is None:
+        raise ValueError(
+            'An anchor whose patch projection has no bias cannot take images normalised with '
+            f'mean {tuple(given[0])} in place of {tuple(expected[0])}.'
+        )
     mean_e, std_e = (weight.new_tensor(values) for values in expected)
     mean_g, std_g = (weight.new_tensor(values) for values in given)
     shift = ((mean_g - mean_e) / std_e).view(1, -1, 1, 1)
-    offset = (weight.detach() * shift).sum(dim=(1, 2, 3))
-    with torch.no_grad():
-        weight.mul_((std_g / std_e).view(1, -1, 1, 1))
-        if vit.patch_embed.proj.bias is not None:
-            vit.patch_embed.proj.bias.add_(offset)
-        elif vit.pos_embed is not None and isinstance(
-            vit.patch_embed.norm, torch.nn.Identity
-        ):
-            skip = 0 if vit.no_embed_class else vit.num_prefix_tokens
-            vit.pos_embed[:, skip:].add_(offset)
-        else:
-            raise ValueError(
-                'An anchor whose patch projection has no bias cannot take images normalised with '
-                f'mean {tuple(given[0])} in place of {tuple(expected[0])}.'
-            )
+    bias.add_((weight * shift).sum(dim=(1, 2, 3)))
+    weight.mul_((std_g / std_e).view(1, -1, 1, 1))
