@@ -1,0 +1,341 @@
+"""Loading pretrained weights into anchors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.registry import init_default_scope
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from mmsnnet.models import AnchorConfig, AnchorViT
+from mmsnnet.models.anchor_weights import (
+    fold_normalization,
+    load_anchor_weights,
+    read_state_dict,
+)
+from tests.builders import random_images, shake, tiny_anchor, tiny_backbone, tiny_vit
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def make_state(
+    seed: int = 1, kind: str = 'class token', depth: int = 3, img_size: int = 64
+) -> dict[str, Tensor]:
+    vit = tiny_vit(depth, 48, kind, img_size)
+    shake(vit, seed)
+    return vit.state_dict()
+
+
+def load(
+    path: Path | str, kind: str = 'class token', img_size: int = 64, **settings
+) -> AnchorViT:
+    anchor = AnchorViT(
+        AnchorConfig.parse(tiny_anchor(3, 48, kind, checkpoint=str(path), **settings)),
+        (img_size, img_size),
+    )
+    load_anchor_weights(anchor)
+    return anchor
+
+
+def assert_equal(anchor: AnchorViT, state: dict[str, Tensor]) -> None:
+    own = anchor.vit.state_dict()
+    assert own and all(torch.equal(own[name], state[name]) for name in own)
+
+
+@pytest.mark.parametrize('key', [None, 'state_dict', 'model', 'model_ema'])
+def test_a_file_of_torch_is_read_at_the_top_or_one_level_down(tmp_path, key):
+    state = make_state()
+    torch.save(state if key is None else {key: state, 'epoch': 3}, tmp_path / 'vit.pth')
+    assert_equal(load(tmp_path / 'vit.pth'), state)
+
+
+def test_a_prefix_is_taken_off_and_other_weights_are_left(tmp_path):
+    state = make_state()
+    whole = {f'backbone.vit.{name}': value for name, value in state.items()}
+    whole['decode_head.conv_seg.weight'] = torch.zeros(3)
+    torch.save({'state_dict': whole}, tmp_path / 'model.pth')
+    assert_equal(load(tmp_path / 'model.pth', checkpoint_prefix='backbone.vit.'), state)
+
+
+def test_safetensors_are_read(tmp_path):
+    state = make_state()
+    save_file({f'x.{name}': value for name, value in state.items()}, tmp_path / 'a.safetensors')
+    assert_equal(load(tmp_path / 'a.safetensors', checkpoint_prefix='x.'), state)
+
+
+def test_the_names_of_published_deit3_files_are_understood(tmp_path):
+    state = make_state(kind='no_embed_class')
+    names = {f'ls{number}.gamma': f'gamma_{number}' for number in (1, 2)}
+    published = {}
+    for name, value in state.items():
+        for new, old in names.items():
+            name = name.replace(new, old)
+        published[name] = value
+    published['head.weight'], published['head.bias'] = torch.zeros(9, 48), torch.zeros(9)
+    assert 'blocks.0.gamma_1' in published and 'blocks.0.ls1.gamma' not in published
+    torch.save({'model': published}, tmp_path / 'deit3.pth')
+    assert_equal(load(tmp_path / 'deit3.pth', 'no_embed_class'), state)
+
+
+def test_weights_of_classification_are_left_out(tmp_path):
+    state = make_state()
+    more = {'head.weight': torch.zeros(5, 48), 'fc_norm.bias': torch.zeros(48)}
+    torch.save({**state, **more}, tmp_path / 'vit.pth')
+    assert_equal(load(tmp_path / 'vit.pth'), state)
+
+
+@pytest.mark.parametrize('kind', ['class token', 'no_embed_class', 'registers'])
+def test_position_embeddings_of_another_size_are_resampled_as_timm_does(tmp_path, kind):
+    state = make_state(kind=kind, img_size=64)
+    torch.save(state, tmp_path / 'vit.pth')
+    anchor = load(tmp_path / 'vit.pth', kind, img_size=96)
+    vit = tiny_vit(3, 48, kind)
+    vit.load_state_dict(state)
+    vit.set_input_size((96, 96))
+    assert anchor.vit.pos_embed.shape[1] in (144, 145)
+    assert torch.equal(anchor.vit.pos_embed, vit.pos_embed)
+
+
+def test_a_missing_file_is_named():
+    with pytest.raises(FileNotFoundError, match=r"Weights file 'nowhere/vit.pth' does not exist"):
+        load('nowhere/vit.pth')
+
+
+@pytest.mark.parametrize('name', ['vit.pth', 'vit.safetensors'])
+def test_a_file_that_cannot_be_read_is_named_in_one_line(tmp_path, name):
+    (tmp_path / name).write_bytes(b'these are no weights')
+    with pytest.raises(ValueError, match=rf'{name}. cannot be read: ') as raised:
+        load(tmp_path / name)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_file_without_a_state_dict_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(ValueError, match='holds a list, no state dict'):
+        read_state_dict(str(tmp_path / 'list.pth'))
+
+
+def test_a_prefix_without_match_is_told_with_names_that_there_are(tmp_path):
+    torch.save({'backbone.cls_token': torch.zeros(1)}, tmp_path / 'vit.pth')
+    with pytest.raises(ValueError, match=r"checkpoint_prefix='encoder\.'.*'backbone\.cls_token'"):
+        load(tmp_path / 'vit.pth', checkpoint_prefix='encoder.')
+
+
+def test_a_missing_prefix_is_suggested(tmp_path):
+    state = {f'backbone.{name}': value for name, value in make_state().items()}
+    torch.save(state, tmp_path / 'vit.pth')
+    with pytest.raises(ValueError, match=r"Set checkpoint_prefix='backbone\.'"):
+        load(tmp_path / 'vit.pth')
+
+
+@pytest.mark.parametrize(
+    ('other', 'problem'),
+    [
+        (tiny_vit(3, 96), r'shapes differ, e\.g\. cls_token is \(1, 1, 96\) in the file and'),
+        (tiny_vit(2, 48), r'weights are missing, e\.g\. blocks\.2\.attn'),
+        (tiny_vit(4, 48), r'weights are not of the anchor, e\.g\. blocks\.3\.attn'),
+        (nn.Conv2d(3, 4, 1), r'weights are missing, e\.g\. blocks\.0'),
+        (tiny_vit(3, 48, 'pre-norm'), r'not of the anchor, e\.g\. norm_pre\.bias'),
+        (tiny_vit(3, 48, 'registers'), 'timm cannot convert them'),
+    ],
+)
+def test_weights_of_another_architecture_are_refused_in_one_line(tmp_path, other, problem):
+    torch.save(other.state_dict(), tmp_path / 'vit.pth')
+    with pytest.raises(ValueError, match=f'do not fit the anchor: .*{problem}') as raised:
+        load(tmp_path / 'vit.pth')
+    assert '\n' not in str(raised.value) and len(str(raised.value)) < 500
+
+
+def test_a_position_embedding_that_is_no_square_is_refused(tmp_path):
+    state = make_state()
+    state['pos_embed'] = torch.zeros(1, 1 + 7 * 6, 48)
+    torch.save(state, tmp_path / 'vit.pth')
+    with pytest.raises(ValueError, match=r'do not fit the anchor: timm cannot convert them'):
+        load(tmp_path / 'vit.pth')
+
+
+def test_a_refused_file_leaves_the_anchor_as_it_was(tmp_path):
+    torch.save(make_state(depth=2), tmp_path / 'vit.pth')
+    anchor = AnchorViT(
+        AnchorConfig.parse(tiny_anchor(3, 48, checkpoint=str(tmp_path / 'vit.pth'))), (64, 64)
+    )
+    before = {name: value.clone() for name, value in anchor.state_dict().items()}
+    with pytest.raises(ValueError, match='do not fit'):
+        load_anchor_weights(anchor)
+    assert all(torch.equal(value, before[name]) for name, value in anchor.state_dict().items())
+
+
+def test_without_network_the_message_says_how_to_give_a_file(monkeypatch, tmp_path):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
+    anchor = AnchorViT(AnchorConfig('vit_tiny_patch16_224'))
+    with pytest.raises(FileNotFoundError, match=r'checkpoint=FILE\)') as raised:
+        load_anchor_weights(anchor)
+    assert "'vit_tiny_patch16_224'" in str(raised.value) and '\n' not in str(raised.value)
+
+
+def test_a_name_without_published_weights_is_told_likewise():
+    config = AnchorConfig('vit_small_patch8_224', model_kwargs=dict(depth=1))
+    vit = AnchorViT(config)
+    vit.config.model_kwargs['nonsense'] = 1
+    with pytest.raises(FileNotFoundError, match='could not be loaded'):
+        load_anchor_weights(vit)
+
+
+def test_nothing_is_loaded_unless_asked_for():
+    anchor = AnchorViT(AnchorConfig.parse(tiny_anchor(3, 48)), (64, 64))
+    before = {name: value.clone() for name, value in anchor.state_dict().items()}
+    load_anchor_weights(anchor)
+    assert all(torch.equal(value, before[name]) for name, value in anchor.state_dict().items())
+
+
+# -- normalisation ------------------------------------------------------------------------------
+
+
+def normalized(images: Tensor, normalization: tuple) -> Tensor:
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in normalization)
+    return (images - mean) / std
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['class token', 'no_embed_class', 'registers'])
+@pytest.mark.parametrize('size', [64, 96])
+def test_a_folded_vit_gives_on_other_images_what_it_gave_on_its_own(kind, size):
+    vit = tiny_vit(2, 48, kind)
+    shake(vit)
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    before = vit.forward_features(normalized(images, HALF))
+    fold_normalization(vit, expected=HALF, given=IMAGENET)
+    after = vit.forward_features(normalized(images, IMAGENET))
+    assert (before - after).abs().max() < 1e-5 * before.abs().max()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['pre-norm', 'no_embed_class', 'registers'])
+def test_a_projection_without_bias_folds_into_the_position_embedding(kind):
+    vit = tiny_vit(2, 48, kind)
+    vit.patch_embed.proj.register_parameter('bias', None)
+    shake(vit)
+    images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = vit.forward_features(normalized(images, HALF))
+    fold_normalization(vit, expected=HALF, given=IMAGENET)
+    after = vit.forward_features(normalized(images, IMAGENET))
+    assert (before - after).abs().max() < 1e-5 * before.abs().max()
+
+
+def test_a_normalisation_that_nothing_can_absorb_is_refused():
+    vit = tiny_vit(1, 48)
+    vit.patch_embed.proj.register_parameter('bias', None)
+    vit.patch_embed.norm = nn.LayerNorm(48)
+    before = vit.patch_embed.proj.weight.detach().clone()
+    with pytest.raises(ValueError, match='patch projection has no bias cannot take images'):
+        fold_normalization(vit, expected=HALF, given=IMAGENET)
+    assert torch.equal(vit.patch_embed.proj.weight, before)
+
+
+@torch.no_grad()
+def test_anchors_of_unlike_pretraining_take_the_images_of_the_costliest(tmp_path):
+    files = []
+    for number, shape in enumerate(((3, 48), (6, 96))):
+        vit = tiny_vit(*shape)
+        shake(vit, number)
+        files.append((tmp_path / f'{number}.pth', vit))
+        torch.save(vit.state_dict(), files[-1][0])
+    anchors = [
+        tiny_anchor(3, 48, checkpoint=str(files[0][0])),
+        tiny_anchor(6, 96, checkpoint=str(files[1][0]), mean=IMAGENET[0], std=IMAGENET[1]),
+    ]
+    backbone = tiny_backbone(anchors=anchors, out_indices=(5,))
+    backbone.init_weights()
+    assert backbone.normalization == IMAGENET
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    given = normalized(images, IMAGENET)
+    for label, (_, vit), own in zip('SL', files, (HALF, IMAGENET)):
+        expected = vit.forward_features(normalized(images, own))
+        found = backbone.anchors[label].vit.forward_features(given)
+        assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_weights_drawn_at_random_are_not_folded():
+    anchors = [tiny_anchor(3, 48), tiny_anchor(6, 96, mean=IMAGENET[0], std=IMAGENET[1])]
+    backbone = tiny_backbone(anchors=anchors, out_indices=(5,))
+    before = backbone.anchors['S'].vit.patch_embed.proj.weight.detach().clone()
+    backbone.init_weights()
+    assert torch.equal(backbone.anchors['S'].vit.patch_embed.proj.weight, before)
+
+
+# -- inside a segmentor -------------------------------------------------------------------------
+
+
+def segmentor_config(folder: Path) -> dict:
+    anchors = []
+    for number, (depth, width) in enumerate(((3, 48), (6, 96))):
+        vit = tiny_vit(depth, width)
+        shake(vit, seed=number)
+        file = folder / f'anchor{number}.pth'
+        torch.save(vit.state_dict(), file)
+        anchors.append(tiny_anchor(depth, width, checkpoint=str(file)))
+    backbone = dict(type='StitchedViT', anchors=anchors, img_size=64, out_indices=(2, 5))
+    head = dict(
+        type='FCNHead',
+        in_channels=96,
+        in_index=1,
+        channels=8,
+        num_convs=1,
+        num_classes=5,
+        norm_cfg=dict(type='BN'),
+    )
+    return dict(type='EncoderDecoder', backbone=backbone, decode_head=head)
+
+
+def test_initialising_a_segmentor_loads_anchors_and_does_not_draw_them_anew(tmp_path):
+    from mmengine.registry import MODELS
+
+    init_default_scope('mmseg')
+    model = MODELS.build(segmentor_config(tmp_path))
+    model.init_weights()
+    for number, label in enumerate('SL'):
+        state = torch.load(tmp_path / f'anchor{number}.pth')
+        assert_equal(model.backbone.anchors[label], state)
+    assert model(random_images(1), mode='tensor').shape == (1, 5, 8, 8)
+
+
+def test_initialising_a_segmentor_keeps_random_anchors_that_name_no_file(tmp_path):
+    from mmengine.registry import MODELS
+
+    init_default_scope('mmseg')
+    config = segmentor_config(tmp_path)
+    for anchor in config['backbone']['anchors']:
+        del anchor['checkpoint']
+    model = MODELS.build(config)
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    model.init_weights()
+    after = model.backbone.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_a_backbone_that_a_checkpoint_will_fill_needs_no_anchor_files():
+    anchors = [tiny_anchor(3, 48, checkpoint='nowhere.pth'), tiny_anchor(6, 96)]
+    backbone = tiny_backbone(anchors=anchors, out_indices=(5,))
+    backbone.skip_anchor_weights()
+    backbone.init_weights()
+    with pytest.raises(FileNotFoundError, match='nowhere'):
+        tiny_backbone(anchors=anchors, out_indices=(5,)).init_weights()
+
+
+def test_init_cfg_loads_a_whole_backbone_in_place_of_the_anchors(tmp_path):
+    trained = tiny_backbone(out_indices=(5, 11), seed=3)
+    state = {f'backbone.{name}': value for name, value in trained.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'model.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'model.pth'), prefix='backbone.')
+    anchors = [tiny_anchor(6, 48, checkpoint='nowhere.pth'), tiny_anchor(12, 96)]
+    fresh = tiny_backbone(anchors=anchors, fitted=False, init_cfg=init_cfg)
+    fresh.init_weights()
+    assert fresh.is_fitted
+    for name, value in fresh.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name]), name
