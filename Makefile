@@ -21,7 +21,8 @@ PINS := $(VENV)/.pins-installed
 READY := $(VENV)/.ready
 CANDIDATES := $(or $(strip $(PYTHON)),python3 python3.11 python3.12 python3.13)
 TORCH_PINS = $(shell grep -E '^(torch|torchvision)==' requirements/pins.txt)
-PIP = $(PY) -m pip install $(strip $(PIP_ARGS))
+# Without compiling all modules ahead: Python compiles the fraction that is imported.
+PIP = $(PY) -m pip install --no-compile $(strip $(PIP_ARGS))
 SAY = @printf '[setup] %s\n'
 
 # What could lead pip or Python to another environment, or to another user's packages.
