@@ -145,7 +145,8 @@ def test_a_compiled_module_wins_over_the_file(mmcv):
 def test_the_command_runs_as_a_module():
     if importlib.util.find_spec('mmcv') is None:
         pytest.skip('needs mmcv')
-    done = run('-m', 'mmsnnet.compat', 'status', path=[STAND_IN.parents[2]])
+    inherited = filter(None, os.environ.get('PYTHONPATH', '').split(os.pathsep))
+    done = run('-m', 'mmsnnet.compat', 'status', path=[STAND_IN.parents[2], *inherited])
     assert (done.returncode, done.stderr) == (0, '')
     assert done.stdout == f'{ops_file.status()}\n'
 
