@@ -8,8 +8,12 @@ from fvcore.nn import FlopCountAnalysis
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
+from mmsnnet.evaluation.flop_counter import FlopCounter
 from mmsnnet.evaluation.model_cost import head_cost, model_costs
+from mmsnnet.models import StitchedViT
+from mmsnnet.models.meta_call import meta_call
 from mmsnnet.stitching import Cost
+from tests.builders import tiny_backbone
 from tests.segmentors import (
     build_segmentor,
     head,
@@ -182,6 +186,33 @@ def test_the_whole_model_costs_backbone_and_head_under_every_stitch():
     assert dict(costs) == {name: cost + behind for name, cost in backbone.items()}
     assert costs.image_size == (48, 64)
     assert costs.constant == behind
+
+
+def executed_flops(backbone, stitch, size):
+    """FLOPs of a real forward, counted while it runs on shapes alone."""
+    images = torch.empty(1, 3, *size, device='meta')
+    with FlopCounter() as counter:
+        meta_call([backbone], backbone.run, images, stitch)
+    return counter.total
+
+
+@pytest.mark.parametrize(
+    'kind', ['class token', 'registers', 'pre-norm', 'qk-norm', 'no class token', 'SwiGLU']
+)
+@pytest.mark.parametrize('final_norm', [False, True])
+def test_the_analytic_table_is_what_every_stitch_executes(kind, final_norm):
+    # Rank 0, because costs count the low-rank update as merged.
+    backbone = tiny_backbone(((2, 32), (4, 64)), kind, lora_rank=0, final_norm=final_norm)
+    costs = backbone.costs.at((48, 80))
+    executed = {s.name: executed_flops(backbone, s, (48, 80)) for s in backbone.space}
+    assert costs.flops == executed
+
+
+def test_the_published_anchors_execute_their_analytic_flops():
+    with torch.device('meta'):
+        backbone = StitchedViT(lora_rank=0)
+    for name in ('S12', 'S5-L14', 'L4-S3-L14', 'S1-L20-S1', 'L24'):
+        assert executed_flops(backbone, name, (512, 512)) == backbone.costs[name].flops
 
 
 def test_parameters_of_a_whole_anchor_model_are_those_that_it_runs():
