@@ -76,4 +76,6 @@ def _select_entry(
             return spread(space, flops, int(count))
         if entry in space.families and entry not in space:
             return space.families[entry]
+        if entry.isdecimal():
+            entry = int(entry)  # an id from a command line
     return (space[entry],)
