@@ -1,0 +1,126 @@
+"""Checkpoints and arguments that are handed to a backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.runner import load_checkpoint
+from torch import nn
+
+from mmsnnet.models import StitchedViT
+from mmsnnet.models.backbone_checks import check_inherited_arguments
+from tests.builders import random_images, tiny_anchor, tiny_backbone
+
+
+class Model(nn.Module):
+    """What a segmentor is to a checkpoint: a backbone and a head."""
+
+    def __init__(self, backbone: StitchedViT) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Linear(4, 2)
+
+
+def save(model: nn.Module, folder: Path) -> str:
+    path = folder / 'model.pth'
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, path)
+    return str(path)
+
+
+def load(model: nn.Module, path: str) -> None:
+    load_checkpoint(model, path, map_location='cpu', strict=False)
+
+
+def test_a_checkpoint_of_equal_anchors_is_loaded(tmp_path):
+    trained, fresh = Model(tiny_backbone()), Model(tiny_backbone(seed=1, fitted=False))
+    load(fresh, save(trained, tmp_path))
+    for name, value in trained.state_dict().items():
+        assert torch.equal(fresh.state_dict()[name], value)
+    assert fresh.backbone.is_fitted
+
+
+@pytest.mark.parametrize(
+    ('other', 'problem'),
+    [
+        (dict(shape=((6, 32), (12, 96))), r'shapes differ, e\.g\. anchors\.S\.vit\.cls_token'),
+        (dict(shape=((3, 48), (12, 96))), r'weights are missing, e\.g\. anchors\.S\.vit\.blocks'),
+        (dict(shape=((12, 48), (12, 96))), 'weights have no place here'),
+        (dict(shape=((12, 96),)), r'weights are missing, e\.g\. anchors\.L'),
+        (dict(kind='registers'), 'have no place here'),
+        (dict(lora_rank=4), r'shapes differ, e\.g\. stitch_layers\.\w+\.lora_'),
+        (dict(lora_rank=0), r'weights are missing, e\.g\. stitch_layers\.\w+\.lora_'),
+        (dict(scheme='one_way'), r'weights are missing, e\.g\. stitch_layers\.L'),
+        (dict(final_norm=True), 'have no place here, e.g. stitch_layers.lift'),
+    ],
+)
+def test_a_checkpoint_of_another_backbone_is_refused_though_not_strict(tmp_path, other, problem):
+    path = save(Model(tiny_backbone(**other)), tmp_path)
+    model = Model(tiny_backbone(seed=1))
+    message = rf'of another backbone than this StitchedViT \(S: 6 x 48, L: 12 x 96\): .*{problem}'
+    with pytest.raises(ValueError, match=message) as raised:
+        load(model, path)
+    assert '\n' not in str(raised.value) and 'Use the anchors, scheme' in str(raised.value)
+
+
+def test_a_checkpoint_of_the_head_alone_leaves_the_backbone(tmp_path):
+    trained, model = Model(tiny_backbone()), Model(tiny_backbone(seed=1))
+    before = {name: value.clone() for name, value in model.backbone.state_dict().items()}
+    state = {f'head.{name}': value for name, value in trained.head.state_dict().items()}
+    torch.save({'state_dict': state}, tmp_path / 'head.pth')
+    load(model, str(tmp_path / 'head.pth'))
+    assert torch.equal(model.head.weight, trained.head.weight)
+    assert all(torch.equal(v, before[n]) for n, v in model.backbone.state_dict().items())
+
+
+@pytest.mark.parametrize('kind', ['class token', 'no_embed_class', 'registers'])
+def test_a_checkpoint_of_another_image_size_is_resampled_as_timm_does(tmp_path, kind):
+    trained = tiny_backbone(kind=kind, img_size=64)
+    model = Model(tiny_backbone(kind=kind, img_size=(96, 48), seed=1))
+    load(model, save(Model(trained), tmp_path))
+    for label, anchor in trained.anchors.items():
+        anchor.vit.set_input_size((96, 48))
+        assert torch.equal(model.backbone.anchors[label].vit.pos_embed, anchor.vit.pos_embed)
+    images = random_images(1, 96, 48)
+    assert torch.equal(model.backbone(images)[0], trained(images)[0])
+
+
+def test_a_checkpoint_of_another_oblong_size_is_refused(tmp_path):
+    path = save(Model(tiny_backbone(img_size=(32, 48))), tmp_path)
+    with pytest.raises(ValueError, match=r'e\.g\. anchors\.S\.vit\.pos_embed is \(1, 25, 48\)'):
+        load(Model(tiny_backbone(img_size=64)), path)
+
+
+def test_the_state_dict_that_is_given_to_torch_alone_is_checked_too():
+    with pytest.raises(ValueError, match='of another backbone'):
+        tiny_backbone().load_state_dict(tiny_backbone(((3, 48), (12, 96))).state_dict())
+
+
+def test_loading_does_not_change_the_given_state_dict_of_torch():
+    state = tiny_backbone(img_size=64).state_dict()
+    shape = state['anchors.S.vit.pos_embed'].shape
+    tiny_backbone(img_size=96).load_state_dict(state)
+    assert state['anchors.S.vit.pos_embed'].shape == shape
+
+
+def test_anchor_files_are_not_mistaken_for_a_backbone(tmp_path):
+    model = Model(tiny_backbone())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.save({'state_dict': {'blocks.0.norm1.weight': torch.ones(1)}}, tmp_path / 'vit.pth')
+    load(model, str(tmp_path / 'vit.pth'))
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_inherited_arguments_are_accepted_only_if_they_say_nothing():
+    check_inherited_arguments({})
+    check_inherited_arguments(dict(pretrained=None))
+    with pytest.raises(ValueError, match=r'anchors=\[dict\(model_name=\.\.\.'):
+        check_inherited_arguments(dict(pretrained='jx_vit.pth'))
+    with pytest.raises(TypeError, match='does not take depth, width'):
+        check_inherited_arguments(dict(width=1, depth=2))
+
+
+def test_a_misspelt_argument_is_named():
+    with pytest.raises(TypeError, match='StitchedViT does not take lora_rnak'):
+        StitchedViT(anchors=[tiny_anchor(3, 48)], out_indices=(2,), lora_rnak=4)
