@@ -57,20 +57,7 @@ def prepare_checkpoint(
             state_dict[prefix + key] = _fit_position_embedding(
                 state_dict[prefix + key], own[key], anchor.vit.patch_embed.grid_size, tokens
             )
-    missing, extra = sorted(set(own) - given), sorted(given - set(own))
-    common = [key for key in own if key in given]
-    wrong = [key for key in common if state_dict[prefix + key].shape != own[key].shape]
-    problems = []
-    if wrong:
-        shape = tuple(state_dict[prefix + wrong[0]].shape)
-        problems.append(
-            f'{len(wrong)} shapes differ, e.g. {wrong[0]} is {shape} there and '
-            f'{tuple(own[wrong[0]].shape)} here'
-        )
-    if missing:
-        problems.append(f'{len(missing)} weights are missing, e.g. {missing[0]}')
-    if extra:
-        problems.append(f'{len(extra)} weights have no place here, e.g. {extra[0]}')
+    problems = _differences(own, {key: state_dict[prefix + key] for key in given})
     if problems:
         anchors = ', '.join(f'{a.label}: {a.depth} x {a.width}' for a in network.space.anchors)
         raise ValueError(
@@ -78,6 +65,23 @@ def prepare_checkpoint(
             f'{"; ".join(problems)}. Use the anchors, scheme, out_indices and lora_rank of its '
             'training.'
         )
+
+
+def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
+    """What a state dict lacks, has too much of, or has in another shape, each with an example."""
+    missing, extra = sorted(set(own) - set(given)), sorted(set(given) - set(own))
+    wrong = [key for key in own if key in given and given[key].shape != own[key].shape]
+    problems = []
+    if wrong:
+        problems.append(
+            f'{len(wrong)} shapes differ, e.g. {wrong[0]} is {tuple(given[wrong[0]].shape)} there '
+            f'and {tuple(own[wrong[0]].shape)} here'
+        )
+    if missing:
+        problems.append(f'{len(missing)} weights are missing, e.g. {missing[0]}')
+    if extra:
+        problems.append(f'{len(extra)} weights have no place here, e.g. {extra[0]}')
+    return problems
 
 
 def _fit_position_embedding(

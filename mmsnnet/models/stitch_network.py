@@ -11,6 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsnnet.stitching import (
+    AnchorSpec,
     Block,
     Cross,
     Embed,
@@ -18,7 +19,6 @@ from mmsnnet.stitching import (
     Step,
     Stitch,
     StitchSpace,
-    check_image_size,
     cost_order,
 )
 
@@ -48,65 +48,74 @@ class RunState:
     taps: Mapping[int, Tensor] = field(default_factory=dict)
 
 
+def build_anchors(
+    anchors: Sequence[str | Mapping[str, Any] | AnchorConfig],
+    img_size: tuple[int, int],
+    drop_path_rate: float,
+    final_norm: bool,
+) -> tuple[list[AnchorViT], list[AnchorSpec]]:
+    """Build anchors and sort them from cheap to costly.
+
+    Args:
+        anchors: Settings of the anchors in any order; one alone may stand without a list.
+        img_size: Input (height, width) in pixels that position embeddings are laid out for.
+        drop_path_rate: Stochastic depth rate of each anchor's last block.
+        final_norm: Whether taps pass the final norm of their anchor.
+
+    Returns:
+        The anchors and their specs.
+    """
+    if isinstance(anchors, (str, Mapping)):
+        anchors = (anchors,)
+    built = [
+        AnchorViT(AnchorConfig.parse(anchor), img_size, drop_path_rate, final_norm)
+        for anchor in anchors
+    ]
+    order = cost_order([anchor.spec for anchor in built], img_size)
+    return [built[i] for i in order], [built[i].spec for i in order]
+
+
 class StitchNetwork(BaseModule):
     """Anchors from cheap to costly, the stitch layers between them, and how to run a program.
 
     Args:
-        anchors: Settings of the anchors, in any order.
-        img_size: Input (height, width) in pixels that position embeddings are laid out for.
-        out_indices: Blocks of the largest anchor whose outputs are returned.
-        scheme: Rule of the space, see :class:`mmsnnet.stitching.Scheme`.
+        anchors: Anchors from cheap to costly.
+        space: Their space of stitches.
         lora_rank: Rank of the stitch layers' update.
         lora_alpha: Scale of the update times the rank.
-        drop_path_rate: Stochastic depth rate of each anchor's last block.
-        final_norm: Whether taps pass the final norm of their anchor.
         with_cp: Whether to recompute blocks in the backward pass.
         output_cls_token: Whether outputs are pairs with the class token.
         init_cfg: MMEngine's.
 
     Raises:
-        ValueError: If the anchors cannot be stitched or have no class token to return.
+        ValueError: If the anchors have no class token to return.
     """
 
     def __init__(
         self,
-        anchors: Sequence[str | Mapping[str, Any] | AnchorConfig],
-        img_size: tuple[int, int],
-        out_indices: Sequence[int],
-        scheme: str | Mapping[str, Any],
-        lora_rank: int,
-        lora_alpha: float,
-        drop_path_rate: float,
-        final_norm: bool,
-        with_cp: bool,
-        output_cls_token: bool,
-        init_cfg: Mapping[str, Any] | None,
+        anchors: Sequence[AnchorViT],
+        space: StitchSpace,
+        lora_rank: int = 16,
+        lora_alpha: float = 1.0,
+        with_cp: bool = False,
+        output_cls_token: bool = False,
+        init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        self.img_size = check_image_size(img_size)
+        self.space = space
         self.with_cp = with_cp
         self.output_cls_token = output_cls_token
-        if isinstance(anchors, (str, Mapping)):
-            anchors = (anchors,)
-        built = [
-            AnchorViT(AnchorConfig.parse(anchor), self.img_size, drop_path_rate, final_norm)
-            for anchor in anchors
-        ]
-        order = cost_order([anchor.spec for anchor in built], self.img_size)
-        self.space = StitchSpace(
-            [built[i].spec for i in order], out_indices, scheme, normed_taps=final_norm
-        )
-        self.anchors = nn.ModuleDict(zip(self.space.labels, (built[i] for i in order)))
-        widths = [anchor.width for anchor in self.space.anchors]
+        self.anchors = nn.ModuleDict(zip(space.labels, anchors))
+        widths = [anchor.width for anchor in space.anchors]
         self.stitch_layers = nn.ModuleDict(
             {
-                key.name(self.space.labels): StitchLayer(
+                key.name(space.labels): StitchLayer(
                     widths[key.source], widths[key.target], lora_rank, lora_alpha
                 )
-                for key in self.space.layers
+                for key in space.layers
             }
         )
-        if output_cls_token and not self.space.anchors[-1].prefix_tokens:
+        if output_cls_token and not space.anchors[-1].prefix_tokens:
             raise ValueError(
                 'output_cls_token=True needs anchors with a class token; these have none.'
             )

@@ -14,7 +14,7 @@ from mmengine.model import initialize
 from torch import Tensor
 
 from mmsnnet.registry import MODELS
-from mmsnnet.stitching import CostTable, Stitch
+from mmsnnet.stitching import CostTable, Stitch, StitchSpace, check_image_size
 from mmsnnet.stitching.sampler import StitchSampler
 
 from .anchor_config import AnchorConfig
@@ -23,7 +23,7 @@ from .backbone_checks import check_inherited_arguments, prepare_checkpoint
 from .freezing import check_frozen_stages, freeze, frozen_modules
 from .samplers import build_sampler
 from .stitch_fit import StitchFit
-from .stitch_network import Features, StitchNetwork
+from .stitch_network import Features, StitchNetwork, build_anchors
 
 #: Anchors of the paper's main experiments (SN-Netv2, arXiv 2307.00154, section 4).
 DEFAULT_ANCHORS = (
@@ -84,19 +84,12 @@ class StitchedViT(StitchNetwork):
         **inherited: Any,
     ) -> None:
         check_inherited_arguments(inherited)
-        super().__init__(
-            anchors=anchors,
-            img_size=img_size,
-            out_indices=(out_indices,) if isinstance(out_indices, int) else out_indices,
-            scheme=scheme,
-            lora_rank=lora_rank,
-            lora_alpha=lora_alpha,
-            drop_path_rate=drop_path_rate,
-            final_norm=final_norm,
-            with_cp=with_cp,
-            output_cls_token=output_cls_token,
-            init_cfg=init_cfg,
-        )
+        size = check_image_size(img_size)
+        built, specs = build_anchors(anchors, size, drop_path_rate, final_norm)
+        taps = (out_indices,) if isinstance(out_indices, int) else out_indices
+        space = StitchSpace(specs, taps, scheme, normed_taps=final_norm)
+        super().__init__(built, space, lora_rank, lora_alpha, with_cp, output_cls_token, init_cfg)
+        self.img_size = size
         check_frozen_stages(self, frozen_stages)
         self.frozen_stages = frozen_stages
         freeze(self, frozen_stages)
@@ -109,8 +102,6 @@ class StitchedViT(StitchNetwork):
         # Training forwards so far: the step of the own sampler, kept so that resuming goes on.
         self.register_buffer('training_steps', torch.zeros((), dtype=torch.long))
         self.register_buffer('stitches_fitted', torch.tensor(not self.space.layers))
-
-    # -- choice -------------------------------------------------------------------------------
 
     @property
     def stitch(self) -> Stitch:
@@ -148,8 +139,6 @@ class StitchedViT(StitchNetwork):
     def sampler(self) -> StitchSampler:
         """Sampler that serves training when no stitch was set by :meth:`set_training_stitch`."""
         return build_sampler(self, self._sampler_config)
-
-    # -- forward ------------------------------------------------------------------------------
 
     def forward(self, images: Tensor) -> Features:
         """Features of the active stitch (eval mode) or of a sampled one (train mode).
@@ -190,8 +179,6 @@ class StitchedViT(StitchNetwork):
             for module in frozen_modules(self, self.frozen_stages):
                 module.eval()
         return self
-
-    # -- weights ------------------------------------------------------------------------------
 
     @property
     def is_fitted(self) -> bool:

@@ -1,0 +1,1 @@
+"""Costs of whole models, sweeps over stitches, their records and reports."""
