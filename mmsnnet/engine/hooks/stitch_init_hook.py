@@ -126,13 +126,17 @@ def _check_normalization(runner: Runner, backbone: StitchedViT) -> None:
         return
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     preprocessor = model.data_preprocessor
+    wrong, wanted = [], []
     for name, expected in zip(('mean', 'std'), backbone.normalization):
-        wanted = [round(255 * value, 3) for value in expected]
+        fitting = [round(255 * value, 3) for value in expected]
         given = getattr(preprocessor, name, None)
-        given = [] if given is None else [round(value, 3) for value in given.flatten().tolist()]
-        if given != wanted:
-            runner.logger.warning(
-                f'data_preprocessor {type(preprocessor).__name__} has {name}={given or None}, but '
-                f'the anchors were pretrained with {name}={wanted}: set it in the config, or give '
-                f'each anchor the {name} that its weights expect (in units of 1/255).'
-            )
+        given = None if given is None else [round(value, 3) for value in given.flatten().tolist()]
+        if given != fitting:
+            wrong.append(f'{name}={given}')
+            wanted.append(f'{name}={fitting}')
+    if wrong:
+        runner.logger.warning(
+            f'data_preprocessor {type(preprocessor).__name__} has {", ".join(wrong)}, but the '
+            f'anchors were pretrained with {", ".join(wanted)}: set it in the config, or give each '
+            'anchor the mean and std that its weights expect (in units of 1/255).'
+        )
