@@ -6,18 +6,24 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
+import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from PIL import Image
+from torch import Tensor
 
 import mmsnnet  # noqa: F401 - registers backbone, hooks and loops
+from mmsnnet.engine.rng_state import seeded_rng
+from mmsnnet.models import StitchedViT, find_stitched_backbone
 
 ROOT = Path(__file__).resolve().parents[1]
 CLASSES = ('wall', 'building', 'sky', 'floor')
@@ -93,7 +99,7 @@ def _loader(root: Path, split: str, batch_size: int, pipeline: list, sampler: di
     dataset = dict(
         type='ADE20KDataset', data_root=str(root), metainfo=dict(classes=CLASSES),
         data_prefix=dict(img_path=f'images/{split}', seg_map_path=f'annotations/{split}'),
-        pipeline=pipeline,
+        pipeline=pipeline, serialize_data=False,
     )  # fmt: skip
     return dict(
         batch_size=batch_size, num_workers=0, persistent_workers=False, sampler=sampler,
@@ -165,6 +171,40 @@ def toy_config(root: Path, work_dir: Path, by_epoch: bool = False, **settings: A
 def toy_runner(root: Path, work_dir: Path, by_epoch: bool = False, **settings: Any) -> Runner:
     """Runner of :func:`toy_config`."""
     return Runner.from_cfg(toy_config(root, work_dir, by_epoch, **settings))
+
+
+class Probe(Hook):
+    """Calls functions with the runner at points of a run, such as ``before_train_iter=...``."""
+
+    def __init__(self, **calls: Callable[[Runner], Any]) -> None:
+        for point, call in calls.items():
+            setattr(self, point, lambda runner, *_, call=call, **__: call(runner))
+
+
+def backbone_of(runner: Runner) -> StitchedViT:
+    """Stitched backbone of a runner."""
+    return find_stitched_backbone(runner.model)
+
+
+def stitch_weights(backbone: StitchedViT) -> dict[str, Tensor]:
+    """Weights and biases that fitting sets, copied."""
+    state = backbone.stitch_layers.state_dict()
+    kept = ('.weight', '.bias')
+    return {name: value.clone() for name, value in state.items() if name.endswith(kept)}
+
+
+def write_anchor_files(folder: Path, shape: Any = SHAPE) -> list[dict[str, Any]]:
+    """Write weights of timm models to files; returns configs of anchors that load them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    anchors = []
+    for seed, (depth, width) in enumerate(shape):
+        config = anchor(depth, width)
+        with seeded_rng(seed):
+            vit = timm.create_model(config['model_name'], img_size=64, **config['model_kwargs'])
+        config['checkpoint'] = str(folder / f'{depth}x{width}.pth')
+        torch.save(vit.state_dict(), config['checkpoint'])
+        anchors.append(config)
+    return anchors
 
 
 def losses(runner: Runner) -> list[float]:
