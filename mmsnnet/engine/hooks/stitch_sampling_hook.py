@@ -33,8 +33,9 @@ class StitchSamplingHook(Hook):
         log_interval: Iterations between lines that name the stitch.
     """
 
-    # After the hooks that draw random numbers, before CheckpointHook (VERY_LOW).
-    priority = 'LOW'
+    # Before LoggerHook (BELOW_NORMAL), which writes what is logged here of the same iteration, and
+    # before CheckpointHook (VERY_LOW), which saves the random states gathered here.
+    priority = 'NORMAL'
 
     def __init__(self, sampler: Mapping[str, Any] | None = None, log_interval: int = 50) -> None:
         self._sampler_config = sampler
