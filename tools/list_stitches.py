@@ -79,6 +79,7 @@ def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """
     from mmsnnet.evaluation.model_cost import model_costs
     from mmsnnet.models import find_stitched_backbone
+    from mmsnnet.stitching import select_stitches
 
     if args.size and len(args.size) > 2:
         raise ValueError(f'--size takes one or two numbers, got {len(args.size)}.')
@@ -87,7 +88,7 @@ def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     costs = model_costs(model, size)
     rows = [
         dict(zip(FIELDS, (s.id, s.name, s.family, costs[s].flops, costs[s].params)))
-        for s in select(backbone.space, args.stitches)
+        for s in select_stitches(backbone.space, costs.flops, args.stitches)
     ]
     height, width = costs.image_size
     note = (
@@ -96,20 +97,6 @@ def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         f'{costs.constant.params / 1e6:.3f} M parameters of each'
     )
     return rows, note
-
-
-def select(space: Any, choice: str) -> list[Any]:
-    """Stitches of a space by names, ids, 'anchors' and 'all', separated by commas; each once.
-
-    Raises:
-        ValueError: If the space has no such stitch.
-    """
-    groups = {'all': tuple(space), 'anchors': space.anchor_stitches}
-    chosen: dict[str, Any] = {}
-    for key in (part.strip() for part in choice.split(',')):
-        found = groups.get(key) or (space[int(key) if key.isdecimal() else key],)
-        chosen.update({stitch.name: stitch for stitch in found})
-    return list(chosen.values())
 
 
 def write_table(rows: list[dict[str, Any]], note: str, out: TextIO) -> None:

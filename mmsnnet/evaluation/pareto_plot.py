@@ -105,6 +105,16 @@ def _label_points(axes: Axes, points: Sequence[Point], bold: set[str], upwards: 
         )
 
 
+def _style(axes: Axes, metric: str, direction: str) -> None:
+    """Name the axes and make the frame recede behind the points."""
+    axes.set_xlabel('GFLOPs')
+    axes.set_ylabel(f'{metric} ({"higher" if direction == "greater" else "lower"} is better)')
+    axes.grid(True, color='#dddddd', linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.legend(loc='best', frameon=True, framealpha=0.9, fontsize=9)
+
+
 def draw(
     points: Sequence[Point],
     families: Mapping[str, str],
@@ -141,12 +151,7 @@ def draw(
         upwards=direction == 'greater',
     )
     axes.set_title(title or f'{len(front)} of {len(points)} stitches on the Pareto front')
-    axes.set_xlabel('GFLOPs')
-    axes.set_ylabel(f'{metric} ({"higher" if direction == "greater" else "lower"} is better)')
-    axes.grid(True, color='#dddddd', linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(loc='best', frameon=True, framealpha=0.9, fontsize=9)
+    _style(axes, metric, direction)
     return figure
 
 

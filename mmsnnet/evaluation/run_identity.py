@@ -13,8 +13,7 @@ import torch
 from mmengine.config import Config
 from torch.utils.data import Dataset
 
-import mmsnnet
-from mmsnnet.version import __version__
+from mmsnnet import version
 
 from .fingerprint import fingerprint_file, fingerprint_text
 
@@ -43,7 +42,7 @@ def run_fingerprint(cfg: Config, checkpoint: str, dataset: Dataset) -> dict[str,
         'checkpoint': fingerprint_file(checkpoint),
         'data': {'images': len(dataset), 'files': _data_hash(dataset)},
         'code': {
-            'mmsnnet': f'{__version__}+{_code_hash()}',
+            'mmsnnet': f'{version.__version__}+{_code_hash()}',
             'mmengine': mmengine.__version__,
             'torch': torch.__version__,
         },
@@ -74,7 +73,7 @@ def _data_hash(dataset: Dataset) -> str:
 
 def _code_hash() -> str:
     """Hash of the code that decides the features of a stitch."""
-    root = Path(mmsnnet.__file__).parent
+    root = Path(version.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(path for folder in _CODE for path in (root / folder).rglob('*.py')):
         digest.update(path.relative_to(root).as_posix().encode() + b'\0' + path.read_bytes())

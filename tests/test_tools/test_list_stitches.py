@@ -110,8 +110,8 @@ def test_the_table_is_aligned_and_says_what_was_counted(config, model, capsys):
     ('choice', 'names'),
     [
         ('anchors', ['S2', 'L4']),
-        ('L2-S1,S2', ['L2-S1', 'S2']),
-        ('3, anchors, S2', ['L2-S1', 'S2', 'L4']),
+        ('L2-S1,S2', ['S2', 'L2-S1']),
+        ('3, anchors, S2', ['S2', 'L4', 'L2-S1']),
     ],
 )
 def test_stitches_are_chosen_by_name_id_and_group(config, capsys, choice, names):
