@@ -8,13 +8,14 @@ from typing import Any
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mmsnnet.engine.rng_state import capture_rng_state, restore_rng_state
 from mmsnnet.models import build_sampler, find_stitched_backbone
 from mmsnnet.registry import HOOKS
 
 _KEY = 'stitch_rng_states'
+_SEED_KEY = 'stitch_data_seed'
 
 
 @HOOKS.register_module()
@@ -26,7 +27,7 @@ class StitchSamplingHook(Hook):
 
     MMEngine's checkpoints hold no states of random generators. This hook adds those of every
     process, puts them back on resuming, and keeps validation from advancing them: a run resumed
-    after a kill repeats the losses of an uninterrupted one.
+    after a kill repeats the losses of an uninterrupted one, whether or not the config sets a seed.
 
     Args:
         sampler: Config of a sampler of ``STITCH_SAMPLERS``; None takes the backbone's own.
@@ -43,6 +44,8 @@ class StitchSamplingHook(Hook):
         self._states: list[dict[str, Any]] | None = None
         self._state_before_val: dict[str, Any] | None = None
         self._resumed: list[dict[str, Any]] | None = None
+        self._resumed_seed: int | None = None
+        self._data_seed: int | None = None
 
     # -- sampling -----------------------------------------------------------------------------
 
@@ -106,7 +109,11 @@ class StitchSamplingHook(Hook):
             self._state_before_val = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the random states of all processes. Called in the first process alone."""
+        """Add the random states of all processes, and the seed of the order of the data.
+
+        Called in the first process alone.
+        """
+        checkpoint[_SEED_KEY] = self._data_seed
         states = self._states
         if get_world_size() == 1:
             states = [self._state_before_val or capture_rng_state()]
@@ -122,9 +129,14 @@ class StitchSamplingHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep the random states of a checkpoint for when its data have been skipped."""
         self._resumed = checkpoint.get(_KEY) if runner._resume else None
+        self._resumed_seed = checkpoint.get(_SEED_KEY) if runner._resume else None
 
     def before_train_epoch(self, runner: Runner) -> None:
         """On resuming, restore the random states once the loop has skipped the data seen."""
+        if self._resumed_seed is not None:
+            _reseed_data(runner.train_loop, self._resumed_seed)
+            self._resumed_seed = None
+        self._data_seed = getattr(_data_sampler(runner.train_loop), 'seed', None)
         if self._resumed is None:
             return
         states, self._resumed = self._resumed, None
@@ -144,6 +156,25 @@ class StitchSamplingHook(Hook):
         else:
             # The loop now fetches all batches seen before, which draws random numbers again.
             loop.dataloader_iterator = _call_before(loop.dataloader_iterator, loop.iter, restore)
+
+
+def _data_sampler(loop: BaseLoop) -> Any:
+    return getattr(loop.dataloader.batch_sampler, 'sampler', None)
+
+
+def _reseed_data(loop: BaseLoop, seed: int) -> None:
+    """Let a training loop read its data in the order of a seed.
+
+    MMEngine restores a seed that it drew by itself only after the sampler was built with another.
+    """
+    sampler = _data_sampler(loop)
+    if getattr(sampler, 'seed', seed) == seed:
+        return
+    sampler.seed = seed
+    if hasattr(sampler, '_indices_of_rank'):  # InfiniteSampler, begun already if there are workers
+        sampler.indices = sampler._indices_of_rank()
+    if hasattr(loop, 'dataloader_iterator'):
+        loop.dataloader_iterator = type(loop.dataloader_iterator)(loop.dataloader)
 
 
 def _call_before(iterator: Iterator, count: int, action: Callable[[], None]) -> Iterator:
