@@ -1,0 +1,1 @@
+"""Data that anyone can make: ``mmsnnet.datasets.rooms`` renders furnished indoor rooms."""

@@ -1,0 +1,125 @@
+"""Names of the files of a room, and writing them so that none is ever half there."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .kinds import SCENES
+from .render import RoomImage
+
+FOLDERS = {'ade20k': {'train': 'training', 'val': 'validation'},
+           'nyu': {'train': 'train', 'val': 'test'}}
+QUALITY = 95
+OWN_NAME = re.compile(r'\.?(ADE_(train|val)_\d{8}|(' + '|'.join(SCENES)
+                      + r')_\d{5,})\.(jpg|png)(\.tmp)?$')
+
+
+def stem(layout: str, split: str, index: int, scene: str) -> str:
+    """Name of room ``index`` without its suffix, as the real data sets name their files."""
+    if layout == 'ade20k':
+        return f'ADE_{split}_{index + 1:08d}'
+    return f'{scene}_{index + 1:05d}'
+
+
+def picture_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> list[str]:
+    """Paths of the colour picture, one per layout, relative to the folder."""
+    return [f'images/{FOLDERS[name][split]}/{stem(name, split, index, scene)}.jpg'
+            for name in layouts]
+
+
+def label_path(split: str, index: int) -> str:
+    """Path of the label picture (layout ade20k)."""
+    return f'annotations/{FOLDERS["ade20k"][split]}/{stem("ade20k", split, index, "")}.png'
+
+
+def depth_path(split: str, index: int, scene: str) -> str:
+    """Path of the depth picture (layout nyu)."""
+    return f'annotations/{FOLDERS["nyu"][split]}/{stem("nyu", split, index, scene)}.png'
+
+
+def instance_path(split: str, index: int) -> str:
+    """Path of the instance picture (every layout)."""
+    return f'instances/{FOLDERS["ade20k"][split]}/{stem("ade20k", split, index, "")}.png'
+
+
+def index_path(split: str) -> str:
+    """Path of the list of a split's objects (every layout)."""
+    return f'instances/{FOLDERS["ade20k"][split]}.json'
+
+
+def all_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> list[str]:
+    """All paths of a room, in the order of writing: colour pictures come last."""
+    paths = [instance_path(split, index)]
+    if 'ade20k' in layouts:
+        paths.append(label_path(split, index))
+    if 'nyu' in layouts:
+        paths.append(depth_path(split, index, scene))
+    return paths + picture_paths(layouts, split, index, scene)
+
+
+def own_files(out: Path) -> Iterator[Path]:
+    """The files in the folder that bear names of rooms."""
+    for room in ('images', 'annotations', 'instances'):
+        for folder in {name for names in FOLDERS.values() for name in names.values()}:
+            for path in sorted((out / room / folder).glob('*')):
+                if OWN_NAME.match(path.name):
+                    yield path
+    for split in ('train', 'val'):
+        if (out / index_path(split)).exists():
+            yield out / index_path(split)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name and renames it, so that it is there whole or not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _encode(array: np.ndarray, suffix: str) -> bytes:
+    buffer = io.BytesIO()
+    options = {'quality': QUALITY, 'subsampling': 0} if suffix == 'JPEG' else {'compress_level': 4}
+    Image.fromarray(array).save(buffer, suffix, **options)
+    return buffer.getvalue()
+
+
+def write_room(out: Path, layouts: Sequence[str], split: str, index: int,
+               image: RoomImage) -> None:
+    """Writes those files of a room that are missing."""
+    pixels = {instance_path(split, index): image.instance, label_path(split, index): image.label,
+              depth_path(split, index, image.scene): image.depth_mm}
+    pictures = picture_paths(layouts, split, index, image.scene)
+    present = [out / path for path in pictures if (out / path).exists()]
+    for path in all_paths(layouts, split, index, image.scene):
+        if (out / path).exists():
+            continue
+        if path not in pictures:
+            write_bytes(out / path, _encode(pixels[path], 'PNG'))
+        elif present:
+            _link(present[0], out / path)
+        else:
+            write_bytes(out / path, _encode(image.rgb, 'JPEG'))
+            present.append(out / path)
+
+
+def _link(source: Path, path: Path) -> None:
+    """Gives a file a second name; copies it where the file system has no hard links."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, path)
+    except OSError:
+        write_bytes(path, source.read_bytes())
+
+
+def read_instances(path: Path) -> np.ndarray:
+    """(H, W) uint16 instance ids of a file."""
+    with Image.open(path) as picture:
+        return np.asarray(picture).astype(np.uint16)
