@@ -148,17 +148,37 @@ def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
         print(path)
 
 
+def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
+    """The config, a sweep with its results folder open, and the stitches to score.
+
+    The folder comes last: what is refused before leaves results alone that are in it.
+    """
+    cfg = load_config(args)
+    from mmengine.runner import Runner
+
+    from mmsnnet.evaluation.sweep import StitchSweep
+
+    sweep = StitchSweep(Runner.from_cfg(cfg))
+    stitches = choose(sweep, args, cfg)
+    sweep.open(args.out, args.overwrite)
+    return cfg, sweep, stitches
+
+
+def fail(error: Exception) -> int:
+    """Say in one line what is wrong; returns the exit code."""
+    text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
+    sys.stderr.write(f'test_all_stitches: error: {text or type(error).__name__}\n')
+    return 2
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
     try:
-        cfg = load_config(args)
-        from mmengine.runner import Runner
-
-        from mmsnnet.evaluation.sweep import StitchSweep
-
-        sweep = StitchSweep(Runner.from_cfg(cfg), args.checkpoint, args.out, args.overwrite)
-        stitches = choose(sweep, args, cfg)
+        cfg, sweep, stitches = set_up(args)
+    except Exception as error:  # whatever a config or a checkpoint can do wrong
+        return fail(error)
+    try:
         pending = sweep.pending(stitches)
         if len(pending) < len(stitches):
             sys.stderr.write(f'{len(stitches) - len(pending)} stitches have results already.\n')
@@ -166,10 +186,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             run_with_progress(sweep, pending)
         if sweep.results is not None:
             report(sweep, cfg, args)
-    except (ValueError, TypeError, KeyError, FileNotFoundError, NotADirectoryError) as error:
-        text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
-        sys.stderr.write(f'test_all_stitches: error: {text}\n')
-        return 2
+    except (ValueError, TypeError, KeyError, OSError) as error:
+        return fail(error)
     return 0
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -63,39 +63,63 @@ class _Advance(Hook):
         self._callback()
 
 
+def _load_checkpoint(runner: Runner) -> None:
+    """Load what the config names.
+
+    Raises:
+        ValueError: If the file is of another backbone, or no checkpoint at all.
+    """
+    try:
+        runner.call_hook('before_run')
+        runner.load_or_resume()
+    except (ValueError, TypeError, OSError):
+        raise
+    except Exception as error:  # pickle raises whatever the bytes of a file happen to mean
+        reason = (str(error).strip() or 'no reason given').splitlines()[0]
+        raise ValueError(
+            f'Checkpoint {runner._load_from} cannot be read ({type(error).__name__}: {reason}).'
+        ) from error
+
+
 class StitchSweep:
     """Scores stitches and records each as soon as it is final.
 
     Args:
-        runner: Runner of a config that :func:`prepare_config` made ready.
-        checkpoint: File of the weights.
-        directory: Results folder.
-        overwrite: Whether to discard results that are there.
+        runner: Runner of a config that :func:`prepare_config` made ready; its checkpoint is
+            loaded here.
 
     Raises:
-        ValueError: If the folder holds results of another run, heads do not fit the backbone, or
-            stitches were never fitted.
+        ValueError: If the checkpoint is of another backbone or cannot be read, stitches were never
+            fitted, or heads do not fit the backbone.
     """
 
-    def __init__(
-        self, runner: Runner, checkpoint: str, directory: str, overwrite: bool = False
-    ) -> None:
+    def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.loop = runner.test_loop
         self.backbone = find_stitched_backbone(runner.model)
-        runner.call_hook('before_run')
-        runner.load_or_resume()
+        _load_checkpoint(runner)
         check_fitted(self.backbone)
         self.costs: CostTable = model_costs(runner.model, self.backbone.img_size)
         self.results: ResultsFolder | None = None
+
+    def open(self, directory: str, overwrite: bool = False) -> None:
+        """Open the results folder; the last thing that can be refused before scoring.
+
+        Args:
+            directory: Results folder.
+            overwrite: Whether to discard results that are there.
+
+        Raises:
+            ValueError: If the folder holds results of another run.
+        """
+        cfg = self.runner.cfg
+        barrier()  # until then processes may read what is to be discarded
         if is_main_process():
-            fingerprint = run_fingerprint(
-                runner.cfg, checkpoint, self.loop.dataloader.dataset
-            )
+            fingerprint = run_fingerprint(cfg, cfg.load_from, self.loop.dataloader.dataset)
             details = {
-                'checkpoint': str(checkpoint),
+                'checkpoint': str(cfg.load_from),
                 'image_size': list(self.backbone.img_size),
-                'test_loop': {key: runner.cfg.test_cfg.get(key) for key in _METRIC_KEYS},
+                'test_loop': {key: cfg.test_cfg.get(key) for key in _METRIC_KEYS},
             }
             self.results = open_results(directory, fingerprint, overwrite, details)
 
