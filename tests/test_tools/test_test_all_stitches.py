@@ -1,0 +1,377 @@
+"""The sweep as a user runs it: its files, its table, its second run, its refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmsnnet.engine.loops import StitchTestLoop
+from mmsnnet.evaluation.model_cost import model_costs
+from tests.toy_segmentation import (
+    NAMES,
+    ROOT,
+    backbone_of,
+    child_environment,
+    run_python,
+    toy_runner,
+    weights,
+    write_images,
+)
+from tools.test_all_stitches import main
+
+TOOL = ROOT / 'tools' / 'test_all_stitches.py'
+FILES = {'run.json', 'stitches.jsonl', 'pareto.json', 'pareto.csv', 'pareto.png'}
+
+#: Dies in the middle of the fourth stitch.
+KILLED = """
+import os, runpy, signal, sys
+import mmsnnet
+from mmsnnet.engine.loops import StitchTestLoop
+run_iter, calls = StitchTestLoop.run_iter, []
+def dying(self, *arguments):
+    calls.append(1)
+    if len(calls) == 3 * 4 + 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    run_iter(self, *arguments)
+StitchTestLoop.run_iter = dying
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
+
+
+class Trained:
+    """A config and a checkpoint of it, and both as the command takes them."""
+
+    def __init__(self, folder):
+        self.data = write_images(folder / 'data')
+        runner = toy_runner(self.data, folder / 'run', train_cfg=dict(max_iters=3))
+        runner.train()
+        self.config = str(folder / 'config.py')
+        runner.cfg.dump(self.config)
+        self.checkpoint = str(folder / 'run' / 'iter_3.pth')
+        self.call = [self.config, self.checkpoint]
+        self.runner = runner
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    return Trained(tmp_path_factory.mktemp('trained'))
+
+
+@pytest.fixture(scope='module')
+def swept(trained, tmp_path_factory):
+    """Results folder of all stitches, and what the command wrote to its streams."""
+    out = tmp_path_factory.mktemp('swept') / 'all'
+    done = run_python(TOOL, *trained.call, '--out', out)
+    assert done.returncode == 0, done.stderr
+    return out, done.stdout, done.stderr
+
+
+@pytest.fixture
+def results(swept, tmp_path):
+    """A copy of the results, to be spoilt."""
+    return shutil.copytree(swept[0], tmp_path / 'results')
+
+
+def records(folder):
+    return [json.loads(line) for line in (folder / 'stitches.jsonl').read_text().splitlines()]
+
+
+def contents(folder, names=FILES):
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """Names of the stitches that are scored from now on."""
+    names, run_stitch = [], StitchTestLoop.run_stitch
+
+    def spy(loop, stitch):
+        names.append(stitch.name)
+        return run_stitch(loop, stitch)
+
+    monkeypatch.setattr(StitchTestLoop, 'run_stitch', spy)
+    return names
+
+
+# -- what it writes -----------------------------------------------------------------------------
+
+
+def test_all_files_are_written(swept):
+    assert {path.name for path in swept[0].iterdir() if path.is_file()} == FILES
+
+
+def test_there_is_one_line_a_stitch_in_the_order_of_ids(swept, trained):
+    rows = records(swept[0])
+    space = backbone_of(trained.runner).space
+    assert [row['id'] for row in rows] == list(range(8))
+    assert [row['name'] for row in rows] == list(NAMES)
+    assert [row['family'] for row in rows] == [stitch.family for stitch in space]
+    assert all(list(row) == ['id', 'name', 'family', 'flops', 'params', 'metrics'] for row in rows)
+
+
+def test_the_scores_are_those_of_the_stock_loop_with_the_stitch_set(swept, trained, tmp_path):
+    for name in ('S3', 'S1-L4', 'L2-S1-L2'):
+        runner = toy_runner(
+            trained.data, tmp_path / name, load_from=trained.checkpoint,
+            test_cfg=dict(_delete_=True, type='TestLoop'), custom_hooks=[],
+        )  # fmt: skip
+        backbone_of(runner).set_stitch(name)
+        (row,) = [row for row in records(swept[0]) if row['name'] == name]
+        assert row['metrics'] == pytest.approx(runner.test())
+
+
+def test_the_costs_are_those_of_the_whole_model(swept, trained):
+    costs = model_costs(trained.runner.model, 64)
+    for row in records(swept[0]):
+        cost = costs[row['name']]
+        assert (row['flops'], row['params']) == (cost.flops, cost.params)
+
+
+def test_the_run_is_described_with_its_metric(swept, trained):
+    run = json.loads((swept[0] / 'run.json').read_text())
+    assert set(run['fingerprint']) == {'config', 'checkpoint', 'data', 'code'}
+    assert run['details']['checkpoint'] == trained.checkpoint
+    assert run['details']['image_size'] == [64, 64]
+    assert run['details']['test_loop']['metric'] == 'mIoU'
+
+
+def test_the_front_is_that_of_comparing_all_pairs(swept):
+    points = {row['name']: (row['flops'], row['metrics']['mIoU']) for row in records(swept[0])}
+    better = {
+        name: [q for q in points.values() if q != p and q[0] <= p[0] and q[1] >= p[1]]
+        for name, p in points.items()
+    }
+    found = json.loads((swept[0] / 'pareto.json').read_text())
+    assert [row['name'] for row in found['front']] == sorted(
+        (name for name in points if not better[name]), key=lambda name: points[name]
+    )
+    rows = list(csv.DictReader((swept[0] / 'pareto.csv').open()))
+    assert {row['name'] for row in rows} == set(NAMES)
+
+
+def test_the_table_and_the_paths_go_to_standard_output_and_the_progress_does_not(swept):
+    out, stdout, stderr = swept
+    front = json.loads((out / 'pareto.json').read_text())['front']
+    assert all(row['name'] in stdout for row in front)
+    assert all(str(out / name) in stdout for name in FILES - {'run.json'})
+    assert '[8/8] S1-L2-S1: ' in stderr and '[8/8]' not in stdout
+    assert 'Traceback' not in stderr
+
+
+# -- going on -----------------------------------------------------------------------------------
+
+
+def test_a_second_run_scores_nothing_and_leaves_the_files_as_they_are(
+    results, trained, passes, capsys
+):
+    before = contents(results)
+    assert main([*trained.call, '--out', str(results)]) == 0
+    assert passes == []
+    assert contents(results) == before
+    assert '8 stitches have results already.' in capsys.readouterr().err
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_same_files(swept, trained, tmp_path, passes):
+    out = tmp_path / 'killed'
+    call = [sys.executable, '-c', KILLED, str(TOOL), *trained.call, '--out', str(out)]
+    child = subprocess.run(call, env=child_environment(), capture_output=True, timeout=300)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert [row['name'] for row in records(out)] == list(NAMES[:3])
+    assert main([*trained.call, '--out', str(out)]) == 0
+    assert passes == list(NAMES[3:])
+    assert contents(out) == contents(swept[0])
+
+
+def test_stitches_are_added_to_those_that_are_there(trained, tmp_path, passes):
+    for choice in ('anchors', 'S3,S2-L2'):
+        assert main([*trained.call, '--out', str(tmp_path), '--stitches', choice]) == 0
+    assert passes == ['S3', 'L6', 'S2-L2']
+    assert [row['name'] for row in records(tmp_path)] == ['S3', 'L6', 'S2-L2']
+
+
+@pytest.mark.parametrize(
+    ('choice', 'names'),
+    [
+        ('anchors', ['S3', 'L6']),
+        ('S-L', ['S1-L4', 'S2-L2']),
+        ('S1-L4, L6', ['L6', 'S1-L4']),
+        ('3', ['S2-L2']),
+        ('spread:3', None),
+    ],
+)
+def test_stitches_are_chosen(trained, tmp_path, passes, choice, names):
+    assert main([*trained.call, '--out', str(tmp_path), '--stitches', choice]) == 0
+    if names is None:
+        flops = backbone_of(trained.runner).costs.flops
+        middle = min(NAMES, key=lambda name: abs(flops[name] - (flops['S3'] + flops['L6']) / 2))
+        names = [name for name in NAMES if name in ('S3', 'L6', middle)]
+    assert passes == names
+
+
+def test_the_front_of_one_folder_is_scored_into_another(swept, trained, tmp_path, passes):
+    arguments = ['--stitches', 'pareto', '--front-of', str(swept[0]), '--out', str(tmp_path)]
+    assert main([*trained.call, *arguments]) == 0
+    front = json.loads((swept[0] / 'pareto.json').read_text())['front']
+    assert sorted(passes) == sorted(row['name'] for row in front)
+
+
+def test_another_metric_makes_another_front_of_the_same_records(results, trained, passes, capsys):
+    assert main([*trained.call, '--out', str(results), '--metric', 'aAcc']) == 0
+    assert passes == []
+    found = json.loads((results / 'pareto.json').read_text())
+    best = max(records(results), key=lambda row: row['metrics']['aAcc'])
+    assert found['metric'] == 'aAcc'
+    assert found['front'][-1]['value'] == best['metrics']['aAcc']
+    assert 'aAcc' in capsys.readouterr().out
+
+
+def test_overwrite_begins_anew(results, trained, passes):
+    arguments = ['--out', str(results), '--stitches', 'anchors', '--overwrite']
+    assert main([*trained.call, *arguments]) == 0
+    assert passes == ['S3', 'L6']
+    assert len(records(results)) == 2
+
+
+# -- refusals -----------------------------------------------------------------------------------
+
+
+def refused(capsys, arguments):
+    """Run a command that fails; its one line of error."""
+    assert main([str(argument) for argument in arguments]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == '' or 'error' not in captured.out
+    (line,) = [line for line in captured.err.splitlines() if 'error' in line.lower()]
+    assert line.startswith('test_all_stitches: error: ')
+    assert captured.err.endswith(f'{line}\n')
+    return line
+
+
+def test_results_of_another_config_are_kept_and_named(results, trained, passes, capsys):
+    before = contents(results)
+    line = refused(
+        capsys,
+        [*trained.call, '--out', results, '--cfg-options', 'model.test_cfg.mode=slide',
+         'model.test_cfg.crop_size=(64,64)', 'model.test_cfg.stride=(32,32)'],
+    )  # fmt: skip
+    assert 'results of another run (config: ' in line and '--overwrite' in line
+    assert 'checkpoint:' not in line and 'data' not in line
+    assert passes == [] and contents(results) == before
+
+
+def test_results_of_another_checkpoint_are_kept_and_named(
+    results, trained, passes, capsys, tmp_path
+):
+    state = weights(trained.runner)
+    state['decode_head.conv_seg.bias'] += 1
+    torch.save(dict(state_dict=state), tmp_path / 'other.pth')
+    before = contents(results)
+    line = refused(capsys, [trained.config, tmp_path / 'other.pth', '--out', results])
+    assert 'results of another run (checkpoint: ' in line and '--overwrite' in line
+    assert passes == [] and contents(results) == before
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--stitches', 'S1-L5'], "Unknown stitch 'S1-L5' in a space of 8 .* names: .*S1-L4"),
+        (['--stitches', 'spread:0'], 'ask for at least 1'),
+        (['--stitches', 'pareto', '--front-of', 'nowhere'], 'nowhere.*does not exist'),
+    ],
+)
+def test_a_wrong_choice_discards_nothing_even_if_told_to_overwrite(
+    results, trained, capsys, arguments, message
+):
+    before = contents(results)
+    line = refused(capsys, [*trained.call, '--out', results, '--overwrite', *arguments])
+    assert re.search(message, line)
+    assert contents(results) == before
+
+
+def test_a_missing_config_is_named(trained, tmp_path, capsys):
+    line = refused(capsys, [tmp_path / 'no.py', trained.checkpoint, '--out', tmp_path / 'out'])
+    assert f'There is no config {tmp_path / "no.py"}' in line
+
+
+def test_a_missing_checkpoint_is_named(trained, tmp_path, capsys):
+    line = refused(capsys, [trained.config, tmp_path / 'no.pth', '--out', tmp_path / 'out'])
+    assert f'There is no checkpoint {tmp_path / "no.pth"}' in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_file_that_is_no_checkpoint_is_one_line(trained, tmp_path, capsys):
+    (tmp_path / 'text.pth').write_text('hello')
+    line = refused(capsys, [trained.config, tmp_path / 'text.pth', '--out', tmp_path / 'out'])
+    assert 'text.pth' in line
+
+
+def test_an_unfitted_checkpoint_is_refused(trained, tmp_path, capsys):
+    runner = toy_runner(trained.data, tmp_path / 'run')
+    torch.save(dict(state_dict=weights(runner)), tmp_path / 'unfitted.pth')
+    line = refused(capsys, [trained.config, tmp_path / 'unfitted.pth', '--out', tmp_path / 'out'])
+    assert 'The stitch layers were never fitted' in line
+    assert not list((tmp_path / 'out').glob('*.json*'))
+
+
+def test_a_checkpoint_of_other_anchors_is_refused(trained, tmp_path, capsys):
+    options = ['--cfg-options', 'model.backbone.anchors.1.model_kwargs.depth=7']
+    line = refused(capsys, [*trained.call, '--out', tmp_path / 'out', *options])
+    assert 'of another backbone than this StitchedViT (S: 3 x 16, L: 7 x 32): ' in line
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['model.decode_head.in_channels=[32,48]'], 'put [32, 32]'),
+        (['model.backbone.out_indices=[2,9]'], 'blocks 0 to 5'),
+        (['model.backbone.depth=4'], '_delete_=True'),
+        (['model.pretrained=vit.pth'], "name each anchor's weights"),
+        (['model.decode_head.type=NoHead'], 'NoHead'),
+        (['test_dataloader.dataset.data_root=nowhere'], 'nowhere'),
+        (['test_dataloader.dataset.type=NoData'], 'NoData'),
+        (['test_evaluator.iou_metrics=[mDonut]'], 'mDonut'),
+        (['custom_imports.imports=[no_such_module]'], 'no_such_module'),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line(trained, tmp_path, capsys, options, message):
+    call = [*trained.call, '--out', tmp_path / 'out', '--cfg-options', *options]
+    if 'custom_imports' in options[0]:
+        text = Config.fromfile(trained.config).pretty_text
+        (tmp_path / 'config.py').write_text(text.replace("'mmsnnet'", "'no_such_module'", 1))
+        call = [tmp_path / 'config.py', trained.checkpoint, '--out', tmp_path / 'out']
+    assert message in refused(capsys, call)
+
+
+def test_a_config_that_cannot_be_read_is_one_line(trained, tmp_path, capsys):
+    (tmp_path / 'config.py').write_text('model = dict(')
+    line = refused(capsys, [tmp_path / 'config.py', trained.checkpoint, '--out', tmp_path / 'out'])
+    assert 'was never closed' in line
+
+
+def test_an_unknown_metric_is_refused_and_the_records_are_kept(results, trained, capsys):
+    before = contents(results, ['stitches.jsonl'])
+    line = refused(capsys, [*trained.call, '--out', results, '--metric', 'mIOU'])
+    assert "No record has the metric 'mIOU'" in line and 'mIoU' in line
+    assert contents(results, ['stitches.jsonl']) == before
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(trained, tmp_path, capsys):
+    (tmp_path / 'out').write_text('')
+    line = refused(capsys, [*trained.call, '--out', tmp_path / 'out'])
+    assert str(tmp_path / 'out') in line
+
+
+def test_the_command_itself_ends_with_code_2(trained, tmp_path):
+    done = run_python(TOOL, trained.config, tmp_path / 'no.pth', '--out', tmp_path / 'out')
+    assert done.returncode == 2
+    assert done.stdout == ''
+    assert done.stderr == f'test_all_stitches: error: There is no checkpoint {tmp_path}/no.pth.\n'
