@@ -15,12 +15,12 @@ def _on_meta(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Eval mode and meta tensors for all submodules; each has its own back afterwards.
 
     ``torch.func.functional_call`` would not do: a submodule registered under two names would
-    keep the meta tensors.
+    keep the meta tensors. Attributes are put back too, for modules that keep what they computed.
     """
     children = {id(child): child for module in modules for child in module.modules()}.values()
     stores = [store for child in children for store in (child._parameters, child._buffers)]
     tensors = [dict(store) for store in stores]
-    modes = [child.training for child in children]
+    attributes = [dict(vars(child)) for child in children]
     try:
         for child in children:
             child.training = False
@@ -30,10 +30,10 @@ def _on_meta(modules: Iterable[nn.Module]) -> Iterator[None]:
                     store[name] = torch.empty_like(tensor, device='meta')
         yield
     finally:
-        for store, former in zip(stores, tensors):
-            store.update(former)
-        for child, mode in zip(children, modes):
-            child.training = mode
+        kept = [vars(child) for child in children]
+        for state, former in zip(stores + kept, tensors + attributes):
+            state.clear()
+            state.update(former)
 
 
 def meta_features(
