@@ -37,6 +37,7 @@ def run_fingerprint(cfg: Config, checkpoint: str, dataset: Dataset) -> dict[str,
         Hashes of config, weights, data and code, with the readable facts beside them.
     """
     relevant = {key: _without_speed(cfg.get(key)) for key in _RELEVANT}
+    relevant['fp16'] = bool((cfg.get('test_cfg') or {}).get('fp16', False))
     return {
         'config': fingerprint_text(json.dumps(relevant, sort_keys=True, default=repr)),
         'checkpoint': fingerprint_file(checkpoint),
