@@ -64,6 +64,9 @@ def build_anchors(
 
     Returns:
         The anchors and their specs.
+
+    Raises:
+        ValueError: If a model cannot be an anchor, or a label cannot name one.
     """
     if isinstance(anchors, (str, Mapping)):
         anchors = (anchors,)
@@ -71,6 +74,9 @@ def build_anchors(
         AnchorViT(AnchorConfig.parse(anchor), img_size, drop_path_rate, final_norm)
         for anchor in anchors
     ]
+    taken = [item.config.label for item in built if hasattr(nn.ModuleDict(), item.config.label)]
+    if taken:  # labels become names of submodules
+        raise ValueError(f'Anchor label {taken[0]!r} is a word of torch; choose another, like S.')
     order = cost_order([anchor.spec for anchor in built], img_size)
     return [built[i] for i in order], [built[i].spec for i in order]
 

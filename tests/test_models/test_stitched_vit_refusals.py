@@ -37,6 +37,18 @@ def make(**settings) -> StitchedViT:
             dict(anchors=[tiny_anchor(3, 48), tiny_anchor(6, 96, 'registers')]),
             'they have 1 and 5 class and register tokens',
         ),
+        (
+            dict(anchors=[tiny_anchor(3, 48, label='keys'), tiny_anchor(6, 96)]),
+            "Anchor label 'keys' is a word of torch; choose another",
+        ),
+        (
+            dict(anchors=[tiny_anchor(3, 48, label='S1'), tiny_anchor(6, 96)]),
+            "Anchor label 'S1' is not allowed: use letters only",
+        ),
+        (
+            dict(anchors=[tiny_anchor(3, 48, label='L'), tiny_anchor(6, 96)]),
+            r"Anchor labels \['L', 'L'\] are not unique",
+        ),
         (dict(out_indices=(5, 6)), r'out_indices \(5, 6\) hold 6, but .* blocks 0 to 5'),
         (dict(out_indices=(-1,)), 'hold -1'),
         (dict(out_indices=(3, 2)), r'out_indices \(3, 2\) must increase strictly'),
