@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from mmsnnet.models import StitchNetwork
+from mmsnnet.models.stitch_network import build_anchors
+from mmsnnet.stitching import StitchSpace
 from tests.builders import random_images, tiny_anchor, tiny_backbone
 
 
@@ -92,19 +94,8 @@ def test_a_class_token_cannot_be_returned_where_there_is_none():
 
 
 def test_the_network_alone_can_be_built_and_run():
-    network = StitchNetwork(
-        anchors=[tiny_anchor(3, 48), tiny_anchor(3, 96)],
-        img_size=64,
-        out_indices=(2,),
-        scheme='one_way',
-        lora_rank=4,
-        lora_alpha=1.0,
-        drop_path_rate=0.0,
-        final_norm=False,
-        with_cp=False,
-        output_cls_token=False,
-        init_cfg=None,
-    )
+    anchors, specs = build_anchors([tiny_anchor(3, 96), tiny_anchor(3, 48)], (64, 64), 0.0, False)
+    network = StitchNetwork(anchors, StitchSpace(specs, (2,), 'one_way'), lora_rank=4)
     assert network.space.names == ('S3', 'L3', 'S1-L2', 'S2-L1')
-    assert (network.channels, network.patch_size, network.img_size) == (96, 8, (64, 64))
+    assert (network.channels, network.patch_size) == (96, 8)
     assert network.run(random_images(1), 'S1-L2')[0].shape == (1, 96, 8, 8)
