@@ -1,0 +1,228 @@
+"""The whole method on two CPU cores: render rooms, train two anchors, stitch, train, score.
+
+Every step is skipped if its result is there and goes on where it was interrupted, so the same
+command finishes what was begun. Training runs through ``mim train mmseg``, with its output in
+``OUT/*/train.log``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Seconds between looks at the logs, and between lines where there is no terminal.
+POLL_SECONDS, LINE_SECONDS = 1.0, 20.0
+#: mIoU that an anchor may lose inside the stitched model and still count as kept.
+KEPT_WITHIN = 2.0
+
+
+@dataclass
+class Run:
+    """One training: a config, its folder, and what the command line changes of the config."""
+
+    name: str
+    config: Path
+    folder: Path
+    iters: int
+    options: list[str] = field(default_factory=list)
+    threads: int = 1
+
+    @property
+    def checkpoint(self) -> Path:
+        """Checkpoint of the last iteration."""
+        return self.folder / f'iter_{self.iters}.pth'
+
+    def start(self) -> subprocess.Popen:
+        """Begin or resume the training in a process of its own."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, '-m', 'mim', 'train', 'mmseg', str(self.config), '--work-dir']
+        command += [str(self.folder), '--resume']
+        if self.options:
+            command += ['--cfg-options', *self.options]
+        threads = str(self.threads)
+        environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
+        with open(self.folder / 'train.log', 'ab') as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=ROOT)
+
+    def progress(self) -> int:
+        """Iterations done, as the log of scalars tells."""
+        files = sorted(self.folder.glob('*/vis_data/scalars.json'))
+        lines = files[-1].read_text().splitlines() if files else []
+        for line in reversed(lines):
+            try:
+                return int(json.loads(line).get('iter', 0))
+            except ValueError:  # a line that is being written
+                continue
+        return 0
+
+    def last_words(self) -> str:
+        """Last line of the log, for the message of a failure."""
+        lines = (self.folder / 'train.log').read_text(errors='replace').strip().splitlines()
+        return next((line.strip() for line in reversed(lines) if 'Error' in line), lines[-1])
+
+
+class StepError(Exception):
+    """A step did not finish; the text is for the user."""
+
+
+def train(runs: Sequence[Run], console: Console) -> None:
+    """Train side by side what is not trained yet, under one bar for each.
+
+    Raises:
+        StepError: If a training ends without its last checkpoint.
+    """
+    runs = [run for run in runs if not run.checkpoint.is_file()]
+    processes = {run.name: run.start() for run in runs}
+    columns = (TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn())
+    try:
+        with Progress(*columns, TimeRemainingColumn(), console=console) as bars:
+            tasks = {run.name: bars.add_task(run.name, total=run.iters) for run in runs}
+            said = time.monotonic()
+            while any(process.poll() is None for process in processes.values()):
+                time.sleep(POLL_SECONDS)
+                for run in runs:
+                    bars.update(tasks[run.name], completed=run.progress())
+                if not console.is_terminal and time.monotonic() - said > LINE_SECONDS:
+                    said = time.monotonic()
+                    states = (f'{run.name} {run.progress()}/{run.iters}' for run in runs)
+                    console.print('  iterations: ' + ', '.join(states), highlight=False)
+                if any(process.poll() for process in processes.values()):
+                    break
+    finally:
+        for process in processes.values():
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+    for run in runs:
+        if not run.checkpoint.is_file():
+            raise StepError(f'{run.name} stopped: {run.last_words()} (see {run.folder}/train.log)')
+
+
+def call(command: Sequence[str | Path], threads: int = 2) -> None:
+    """Run a tool with its output on the terminal.
+
+    Raises:
+        StepError: If it fails.
+    """
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONWARNINGS': 'ignore'}
+    done = subprocess.run([sys.executable, *map(str, command)], env=environment, cwd=ROOT)
+    if done.returncode:
+        raise StepError(f'{command[0]} failed with exit code {done.returncode}.')
+
+
+def score(run: Run) -> dict[str, Mapping[str, float]]:
+    """Score every stitch of a trained model; metrics by name of the stitch."""
+    out = run.folder / 'stitches'
+    command = ['tools/test_all_stitches.py', run.config, run.checkpoint, '--out', out]
+    call([*command, '--cfg-options', *run.options] if run.options else command)
+    lines = (out / 'stitches.jsonl').read_text().splitlines()
+    return {record['name']: record['metrics'] for record in map(json.loads, lines)}
+
+
+def plan(args: argparse.Namespace) -> tuple[list[str | Path], list[Run]]:
+    """Command that renders the rooms, and the trainings: small anchor, large anchor, stitched."""
+    from mmengine import Config
+
+    names = {'vit-s': 'upernet_vit-s_rooms', 'vit-l': 'upernet_vit-l_rooms'}
+    names['stitched'] = 'upernet_snnetv2_rooms'
+    rooms, out = (('data/rooms-quick', 'work_dirs/rooms-quick') if args.quick
+                  else ('data/rooms', 'work_dirs/rooms'))  # fmt: skip
+    counts = ('60', '20') if args.quick else ('3700', '300')
+    runs = []
+    for name, stem in names.items():
+        config = ROOT / 'configs' / f'{stem}.py'
+        cfg = Config.fromfile(config)
+        iters, options = cfg.train_cfg.max_iters, []
+        if args.quick:
+            iters = 60
+            loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+            options = [f'{loader}.dataset.data_root={rooms}' for loader in loaders]
+            options += [f'train_cfg.max_iters={iters}', f'train_cfg.val_interval={iters}']
+            options += [f'param_scheduler.1.end={iters}']
+        run = Run(name, config, ROOT / out / name, iters, options, 2 if name == 'stitched' else 1)
+        runs.append(run)
+    if args.quick:
+        for number, run in enumerate(runs[:2]):
+            place = f'model.backbone.anchors.{number}.checkpoint'
+            runs[2].options.append(f'{place}={run.checkpoint.relative_to(ROOT)}')
+    make = ['tools/make_rooms.py', rooms, '--train', counts[0], '--val', counts[1]]
+    return [*make, '--size', '96', '96', '--layout', 'ade20k'], runs
+
+
+def verdict(alone: Mapping[str, float], inside: Mapping[str, float]) -> list[str]:
+    """What the figures say of the method, whether or not it worked.
+
+    Args:
+        alone: mIoU of each anchor trained by itself, the small one first.
+        inside: mIoU of every stitch of the stitched model, the anchors among them.
+    """
+    lines = []
+    for name, value in alone.items():
+        loss = value - inside[name]
+        kept = 'kept' if loss <= KEPT_WITHIN else 'NOT KEPT'
+        lines.append(
+            f'{kept}: anchor {name} has {inside[name]:.2f} mIoU inside, {value:.2f} by itself'
+        )
+    low, high = (inside[name] for name in alone)
+    between = [value for name, value in inside.items() if name not in alone]
+    within = sum(min(low, high) <= value <= max(low, high) for value in between)
+    above = sum(value > max(low, high) for value in between)
+    gap = 'a gap to bridge' if high > low else 'NO GAP: the large anchor is not better'
+    lines.append(f'{gap}: {low:.2f} (small) to {high:.2f} (large) mIoU')
+    lines.append(
+        f'of {len(between)} stitches between the anchors {within} score between them, {above} '
+        f'above both and {len(between) - within - above} below both'
+    )
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        '--quick', action='store_true', help='a minute of training that only shows that it runs'
+    )
+    args = parser.parse_args(argv)
+    console = Console(stderr=True, soft_wrap=True)
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        console.print(f'[{time.monotonic() - start:5.0f} s] {text}', markup=False, highlight=False)
+
+    make_rooms, (small, large, stitched) = plan(args)
+    try:
+        say('1/5 rendering rooms')
+        call(make_rooms)
+        say('2/5 training both anchors by themselves, side by side')
+        train((small, large), console)
+        say('3/5 training the stitched model: a stitch at every iteration')
+        train((stitched,), console)
+        say('4/5 scoring the anchors by themselves')
+        alone = {name: m['mIoU'] for run in (small, large) for name, m in score(run).items()}
+        say('5/5 scoring every stitch')
+        inside = {name: metrics['mIoU'] for name, metrics in score(stitched).items()}
+    except StepError as error:
+        console.print(f'demo: error: {error}', markup=False, style='red', highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        say('interrupted; the same command goes on from here')
+        return 130
+    for line in verdict(alone, inside):
+        print(line)
+    say('done')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
