@@ -3,6 +3,7 @@
 from .anchor_config import AnchorConfig
 from .anchor_vit import AnchorViT
 from .lookup import check_fitted, find_stitched_backbone
+from .necks import SimpleFeaturePyramid
 from .samplers import build_sampler
 from .stitch_fit import StitchFit
 from .stitch_layer import StitchLayer
@@ -13,6 +14,7 @@ __all__ = [
     'AnchorConfig',
     'AnchorViT',
     'RunState',
+    'SimpleFeaturePyramid',
     'StitchFit',
     'StitchLayer',
     'StitchNetwork',
