@@ -61,8 +61,8 @@ class Run:
         lines = files[-1].read_text().splitlines() if files else []
         for line in reversed(lines):
             try:
-                return int(json.loads(line).get('iter', 0))
-            except ValueError:  # a line that is being written
+                return int(json.loads(line)['iter'])
+            except (ValueError, KeyError):  # a line that is being written, or one of metrics
                 continue
         return 0
 

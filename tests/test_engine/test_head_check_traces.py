@@ -81,7 +81,8 @@ def test_nothing_of_the_model_is_without_data_after_the_check(kind, training):
 
 
 def test_nothing_is_logged_by_the_check():
-    hub = MessageHub.get_current_instance()
+    hub = MessageHub.get_instance('of this test alone')  # the newest is the current one
+    assert MessageHub.get_current_instance() is hub
     before = hub.state_dict()
     check_channels(build_segmentor(**MODELS['neck, head and auxiliary head']))
     assert hub.state_dict() == before

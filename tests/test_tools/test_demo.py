@@ -68,6 +68,13 @@ def test_progress_is_the_last_whole_line_of_the_newest_log(run):
     assert run.progress() == 4
 
 
+def test_progress_stays_when_the_log_ends_with_metrics(run):
+    log = run.folder / '1' / 'vis_data' / 'scalars.json'
+    log.parent.mkdir(parents=True)
+    log.write_text(json.dumps({'iter': 10}) + '\n' + json.dumps({'mIoU': 12.0, 'step': 10}) + '\n')
+    assert run.progress() == 10
+
+
 def test_a_training_that_has_its_last_checkpoint_is_not_started(run, quiet):
     run.folder.mkdir()
     run.checkpoint.touch()

@@ -250,7 +250,9 @@ def refused(capsys, arguments):
     assert main([str(argument) for argument in arguments]) == 2
     captured = capsys.readouterr()
     assert captured.out == '' or 'error' not in captured.out
-    (line,) = [line for line in captured.err.splitlines() if 'error' in line.lower()]
+    lines = [line for line in captured.err.splitlines() if 'error' in line.lower()]
+    assert len(lines) == 1, captured.err
+    (line,) = lines
     assert line.startswith('test_all_stitches: error: ')
     assert captured.err.endswith(f'{line}\n')
     return line
