@@ -65,7 +65,10 @@ test_dataloader = val_dataloader
 
 # schedule
 max_iters = 2000
-optim_wrapper = dict(optimizer=dict(lr=5e-4, weight_decay=0.05))
+# One learning rate for all depths: the anchors have seen nothing but rooms either.
+optim_wrapper = dict(
+    optimizer=dict(lr=5e-4, weight_decay=0.05), paramwise_cfg=dict(decay_rate=1.0)
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=50, end=max_iters, by_epoch=False),

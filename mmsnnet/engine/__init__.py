@@ -1,6 +1,13 @@
-"""Hooks and loops of training and evaluation."""
+"""Hooks, loops and learning rates of training and evaluation."""
 
 from .hooks import StitchInitHook, StitchSamplingHook
+from .layer_decay import StitchLayerDecayOptimWrapperConstructor
 from .loops import StitchTestLoop, StitchValLoop
 
-__all__ = ['StitchInitHook', 'StitchSamplingHook', 'StitchTestLoop', 'StitchValLoop']
+__all__ = [
+    'StitchInitHook',
+    'StitchLayerDecayOptimWrapperConstructor',
+    'StitchSamplingHook',
+    'StitchTestLoop',
+    'StitchValLoop',
+]
