@@ -56,10 +56,11 @@ def test_files_hold_what_was_rendered(folder):
     assert np.abs(rgb.astype(int) - room.rgb).mean() < 3
 
 
-def test_both_names_of_a_picture_are_one_file(folder):
+def test_all_names_of_a_picture_are_one_file(folder):
     scene = render_room(4, 'train', 0, (32, 40)).scene
     first = folder / 'images/training/ADE_train_00000001.jpg'
     assert first.samefile(folder / f'images/train/{scene}_00001.jpg')
+    assert first.samefile(folder / 'train2017/000000000001.jpg')
 
 
 def test_the_list_of_objects_names_every_visible_instance(folder):
@@ -104,7 +105,7 @@ def test_rooms_and_layouts_can_be_added(folder, tmp_path):
     out = tmp_path / 'rooms'
     write_rooms(out, RoomsSpec(4, 0, (32, 40), 4, ('nyu',)))
     assert not (out / 'annotations/training').exists()
-    write_rooms(out, RoomsSpec(11, 3, (32, 40), 4, ('ade20k',)))
+    write_rooms(out, RoomsSpec(11, 3, (32, 40), 4, ('ade20k', 'coco')))
     write_rooms(out, SPEC)
     mine, whole = contents(out), contents(folder)
     mine.pop('rooms.json'), whole.pop('rooms.json')
@@ -159,7 +160,7 @@ def test_a_record_that_does_not_fit_is_named(tmp_path, text, message):
     (dict(val=-3), 'val must not be negative: -3'),
     (dict(seed=-1), 'seed must not be negative: -1'),
     (dict(size=(96, 31)), 'size 96x31 is too small'),
-    (dict(layouts=('coco',)), "unknown layout 'coco'.*ade20k, nyu"),
+    (dict(layouts=('voc',)), "unknown layout 'voc'.*ade20k, nyu, coco"),
     (dict(layouts=()), 'unknown layout'),
 ])
 def test_specs_out_of_range_are_refused(arguments, message):

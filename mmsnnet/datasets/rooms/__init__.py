@@ -11,13 +11,17 @@
       images/train/bedroom_00001.jpg                 the same colour file       layout nyu
       annotations/train/bedroom_00001.png            depth in mm, 16 bit        layout nyu
       images/test, annotations/test                  the validation rooms       layout nyu
+      train2017/000000000001.jpg                     the same colour file       layout coco
+      annotations/instances_train2017.json           boxes and masks            layout coco
+      val2017, annotations/instances_val2017.json    the validation rooms       layout coco
       instances/training/ADE_train_00000001.png      instance ids, 16 bit       always
       instances/training.json                        kinds of the instances     always
 
-Both layouts share OUT as their ``data_root``: mmseg's ``ADE20KDataset`` and ``NYUDataset`` use
-folders of different names. Colour pictures are written once; the second name is a hard link (a
-copy where the file system has none). Room n has the same number in all names. Depth is the distance
-along the optical axis, as depth cameras give it; every pixel has one. ``instances/*.json`` holds
+All layouts share OUT as their ``data_root``: mmseg's ``ADE20KDataset`` and ``NYUDataset`` and
+mmdet's ``CocoDataset`` use folders of different names. Colour pictures are written once; further
+names are hard links (copies where the file system has none). Room n has the same number in all
+names. Depth is the distance along the optical axis, as depth cameras give it; every pixel has one.
+``coco.py`` says which kinds COCO has and under what name. ``instances/*.json`` holds
 ``{"images": {"ADE_train_00000001": {"scene": "bedroom", "objects": {"1": "bed", ...}}, ...}}``
 with the visible objects; walls, floor and ceiling have the id 0.
 

@@ -16,6 +16,7 @@ from typing import Any, Callable
 import numpy as np
 
 from . import files
+from .coco import coco_content
 from .kinds import LABELS
 from .render import SPLITS, plan_room, render_room, scene_of
 from .spec import RoomsSpec, read_record, write_record
@@ -64,6 +65,8 @@ def write_rooms(out: Path, spec: RoomsSpec, workers: int = 1, overwrite: bool = 
         report(done, total)
     for split in SPLITS:
         _write_index(out, split, known[split])
+        if 'coco' in spec.layouts:
+            _write_coco(out, spec, split, known[split])
     return rendered, total - rendered
 
 
@@ -101,6 +104,16 @@ def _read_index(out: Path, split: str) -> dict[str, dict[str, Any]]:
 def _write_index(out: Path, split: str, entries: dict[str, dict[str, Any]]) -> None:
     content = {'labels': dict(LABELS), 'images': dict(sorted(entries.items()))}
     files.write_bytes(out / files.index_path(split), (json.dumps(content) + '\n').encode())
+
+
+def _write_coco(out: Path, spec: RoomsSpec, split: str, known: dict[str, Any]) -> None:
+    """Writes a split's annotations anew, from the instance pictures and the list of objects."""
+    rooms = ((index + 1, files.stem('coco', split, index, '') + '.jpg',
+              files.read_instances(out / files.instance_path(split, index)),
+              known[files.stem('ade20k', split, index, '')]['objects'])
+             for index in range(spec.count(split)))
+    content = json.dumps(coco_content(rooms), separators=(',', ':')) + '\n'
+    files.write_bytes(out / files.coco_path(split), content.encode())
 
 
 def _missing(out: Path, spec: RoomsSpec, split: str, known: dict[str, Any]) -> list[int]:

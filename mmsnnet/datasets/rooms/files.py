@@ -15,23 +15,24 @@ from .kinds import SCENES
 from .render import RoomImage
 
 FOLDERS = {'ade20k': {'train': 'training', 'val': 'validation'},
-           'nyu': {'train': 'train', 'val': 'test'}}
+           'nyu': {'train': 'train', 'val': 'test'},
+           'coco': {'train': 'train2017', 'val': 'val2017'}}
 QUALITY = 95
 OWN_NAME = re.compile(r'\.?(ADE_(train|val)_\d{8}|(' + '|'.join(SCENES)
-                      + r')_\d{5,})\.(jpg|png)(\.tmp)?$')
+                      + r')_\d{5,}|\d{12})\.(jpg|png)(\.tmp)?$')
 
 
 def stem(layout: str, split: str, index: int, scene: str) -> str:
     """Name of room ``index`` without its suffix, as the real data sets name their files."""
     if layout == 'ade20k':
         return f'ADE_{split}_{index + 1:08d}'
-    return f'{scene}_{index + 1:05d}'
+    return f'{scene}_{index + 1:05d}' if layout == 'nyu' else f'{index + 1:012d}'
 
 
 def picture_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> list[str]:
     """Paths of the colour picture, one per layout, relative to the folder."""
-    return [f'images/{FOLDERS[name][split]}/{stem(name, split, index, scene)}.jpg'
-            for name in layouts]
+    return [f'{"" if name == "coco" else "images/"}{FOLDERS[name][split]}/'
+            f'{stem(name, split, index, scene)}.jpg' for name in layouts]
 
 
 def label_path(split: str, index: int) -> str:
@@ -54,6 +55,11 @@ def index_path(split: str) -> str:
     return f'instances/{FOLDERS["ade20k"][split]}.json'
 
 
+def coco_path(split: str) -> str:
+    """Path of a split's annotations (layout coco)."""
+    return f'annotations/instances_{FOLDERS["coco"][split]}.json'
+
+
 def all_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> list[str]:
     """All paths of a room, in the order of writing: colour pictures come last."""
     paths = [instance_path(split, index)]
@@ -66,14 +72,15 @@ def all_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> lis
 
 def own_files(out: Path) -> Iterator[Path]:
     """The files in the folder that bear names of rooms."""
-    for room in ('images', 'annotations', 'instances'):
+    for room in ('images', 'annotations', 'instances', '.'):
         for folder in {name for names in FOLDERS.values() for name in names.values()}:
             for path in sorted((out / room / folder).glob('*')):
                 if OWN_NAME.match(path.name):
                     yield path
     for split in ('train', 'val'):
-        if (out / index_path(split)).exists():
-            yield out / index_path(split)
+        for path in (index_path(split), coco_path(split)):
+            if (out / path).exists():
+                yield out / path
 
 
 def write_bytes(path: Path, data: bytes) -> None:

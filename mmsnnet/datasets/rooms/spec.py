@@ -9,7 +9,7 @@ from pathlib import Path
 from .files import write_bytes
 from .render import SMALLEST
 
-LAYOUTS = ('ade20k', 'nyu')
+LAYOUTS = ('ade20k', 'nyu', 'coco')
 RECORD = 'rooms.json'
 RENDERER = 1
 """Version of the renderer; raised whenever the same seed gives other pictures."""
