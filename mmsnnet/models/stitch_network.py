@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -25,6 +25,9 @@ from mmsnnet.stitching import (
 from .anchor_config import AnchorConfig
 from .anchor_vit import AnchorViT
 from .stitch_layer import StitchLayer
+
+if TYPE_CHECKING:
+    from .prefix_cache import PrefixCache
 
 #: One map (B, C, H/patch, W/patch) per tap, or pairs of a map and a class token (B, C).
 Features = tuple[Union[Tensor, tuple[Tensor, Tensor]], ...]
@@ -95,7 +98,12 @@ class StitchNetwork(BaseModule):
 
     Raises:
         ValueError: If the anchors have no class token to return.
+
+    Attributes:
+        prefix_cache: What shares common beginnings of stitches while it is active, else None.
     """
+
+    prefix_cache: PrefixCache | None = None
 
     def __init__(
         self,
@@ -161,7 +169,8 @@ class StitchNetwork(BaseModule):
             images: Normalised images (B, 3, H, W).
             stitch: Name, id or stitch of the space.
         """
-        return self.outputs(self.advance(self.begin(images), self.space.program(stitch)))
+        advance = self.advance if self.prefix_cache is None else self.prefix_cache.advance
+        return self.outputs(advance(self.begin(images), self.space.program(stitch)))
 
     def begin(self, images: Tensor) -> RunState:
         """State before the first step of any program.

@@ -1,0 +1,208 @@
+"""Runs many stitches over the same images with each common beginning once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from mmsnnet.stitching import Step, Stitch
+from mmsnnet.stitching.route_tree import RouteTree, Visit
+
+from .held_tensors import HeldTensors
+from .stitch_network import RunState
+from .stitched_vit import StitchedViT
+
+
+@dataclass
+class _Call:
+    """What is kept of one forward of the backbone among those that a model makes for a batch.
+
+    Attributes:
+        images: Input of that forward; None where nothing is kept.
+        version: Count of in-place changes of the input when states were computed from it.
+        states: By number of steps behind which each stands, with the routes that will take it up.
+    """
+
+    images: Tensor | None
+    version: int
+    states: dict[int, tuple[RunState, int]] = field(default_factory=dict)
+
+    def is_of(self, images: Tensor) -> bool:
+        """Whether the states are those of images."""
+        if self.images is None or self.images.dtype != images.dtype:
+            return False
+        if _version(self.images) != self.version:
+            return False
+        return _is_same_memory(self.images, images) or torch.equal(self.images, images)
+
+
+class PrefixCache:
+    """Shares the work of common beginnings of stitches between forwards of a backbone.
+
+    A model may run its backbone several times for a batch, as for the windows of a sliding
+    inference or augmented copies. States are kept for each of these forwards, by their count
+    within the batch, and serve as long as the input is equal to the one they were computed from;
+    otherwise the forward runs in full. Features are the same bit for bit, since the same
+    operations run on the same tensors. Heads and whatever else a model does are not touched.
+
+    Only forwards in eval mode without gradients are shared, between :meth:`activate` and the end
+    of its block; at any other time the backbone does not know of the cache.
+
+    Args:
+        backbone: The backbone.
+        stitches: What will be run on every batch.
+        max_memory: Most bytes that kept states may hold; None for no bound. What does not fit is
+            computed again when needed. Between two routes a space with two crossings keeps two
+            states (tokens and taps) of each forward of the batch.
+
+    Raises:
+        ValueError: If there are no stitches or the bound is negative.
+    """
+
+    def __init__(
+        self,
+        backbone: StitchedViT,
+        stitches: Iterable[str | int | Stitch],
+        max_memory: float | None = None,
+    ) -> None:
+        if max_memory is not None and max_memory < 0:
+            raise ValueError(f'max_memory={max_memory} is not possible: give 0 or more bytes.')
+        self.backbone = backbone
+        self.max_memory = max_memory
+        space = backbone.space
+        self.tree = RouteTree({space[one].name: space.program(one) for one in stitches})
+        self._visit: Visit | None = None
+        self._calls: list[_Call] = []
+        self._index = 0
+        self._held = HeldTensors()
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes that were kept at once so far, inputs that states belong to included."""
+        return self._held.peak
+
+    @contextmanager
+    def activate(self) -> Iterator[PrefixCache]:
+        """Serve the backbone's forwards for the length of a ``with`` block.
+
+        Raises:
+            RuntimeError: If the backbone is served by another cache.
+        """
+        if self.backbone.prefix_cache is not None:
+            raise RuntimeError('The backbone shares prefixes already; end that block first.')
+        self.backbone.prefix_cache = self
+        try:
+            yield self
+        finally:
+            self.backbone.prefix_cache = None
+            self._forget_all()
+
+    def routes(self) -> Iterator[Stitch]:
+        """Stitches in the cheapest order, each active in the backbone until the next is asked for.
+
+        To be called anew for each batch; the former active stitch is restored at the end.
+        """
+        self._forget_all()
+        try:
+            for visit in self.tree.visits:
+                with self.backbone.use_stitch(visit.name) as stitch:
+                    self._enter(visit)
+                    yield stitch
+        finally:
+            self._forget_all()
+
+    def _enter(self, visit: Visit) -> None:
+        """Begin a route: of what is kept, only what it begins with is of use from now on."""
+        self._visit, self._index = visit, 0
+        for call in self._calls:
+            kept = {steps: uses for steps, (_, uses) in call.states.items() if steps <= visit.start}
+            self._retain(call, kept)
+
+    def advance(self, state: RunState, program: Sequence[Step]) -> RunState:
+        """State behind the last step of a program, as ``StitchNetwork.advance`` computes it.
+
+        Args:
+            state: State before the first step.
+            program: Program of the active stitch; any other is run in full.
+        """
+        visit, backbone = self._visit, self.backbone
+        shared = visit is not None and program is backbone.space.program(visit.name)
+        if not shared or backbone.training or torch.is_grad_enabled():
+            return backbone.advance(state, program)
+        call = self._call(state.images)
+        done = max(call.states, default=0)
+        if done:
+            state = call.states[done][0]
+        self._retain(call, {steps: uses for steps, uses in visit.holds if steps <= done})
+        for steps, uses in visit.holds:
+            if steps > done:
+                state, done = backbone.advance(state, program[done:steps]), steps
+                self._keep(call, steps, state, uses)
+        if not call.states:
+            call.images = None
+        return backbone.advance(state, program[done:])
+
+    def _call(self, images: Tensor) -> _Call:
+        """What is kept of this forward, with what is of other images forgotten."""
+        index, self._index = self._index, self._index + 1
+        if index == len(self._calls):
+            self._calls.append(_Call(images, _version(images)))
+        elif not self._calls[index].is_of(images):
+            self._retain(self._calls[index], {})
+            self._calls[index] = _Call(images, _version(images))
+        return self._calls[index]
+
+    def _retain(self, call: _Call, wanted: Mapping[int, int]) -> None:
+        """Forget all states but those behind a wanted number of steps, and note their new uses."""
+        for steps in list(call.states):
+            state, _ = call.states.pop(steps)
+            if steps in wanted:
+                call.states[steps] = state, wanted[steps]
+            else:
+                self._held.remove(_tensors(state))
+
+    def _keep(self, call: _Call, steps: int, state: RunState, uses: int) -> None:
+        """Keep a state, and drop those that save least until all fit."""
+        call.states[steps] = state, uses
+        self._held.add(_tensors(state))
+        while self.max_memory is not None and self._held.total > self.max_memory:
+            kept = [(other, behind) for other in self._calls for behind in other.states]
+            if not kept:
+                break
+            other, behind = min(kept, key=lambda entry: self._saving(*entry))
+            self._held.remove(_tensors(other.states.pop(behind)[0]))
+        self._held.note_peak()
+
+    def _saving(self, call: _Call, steps: int) -> int:
+        """FLOPs of an image that a kept state spares in all, as if it lay on the active route."""
+        below = max((other for other in call.states if other < steps), default=0)
+        program = self.backbone.space.program(self._visit.name)
+        flops = sum(self.backbone.costs.step_flops(step) for step in program[below:steps])
+        return flops * call.states[steps][1]
+
+    def _forget_all(self) -> None:
+        for call in self._calls:
+            self._retain(call, {})
+        self._visit, self._calls = None, []
+
+
+def _tensors(state: RunState) -> list[Tensor]:
+    return [state.images, state.tokens, *state.taps.values()]
+
+
+def _version(tensor: Tensor) -> int:
+    """Count of in-place changes; inference tensors keep none."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _is_same_memory(one: Tensor, other: Tensor) -> bool:
+    return one is other or (
+        one.data_ptr() == other.data_ptr()
+        and one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+        and one.shape == other.shape
+        and one.stride() == other.stride()
+    )
