@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import difflib
+from functools import partial
 from typing import Any
 
 import timm
 import torch
 from mmengine.logging import print_log
 from timm.layers import PatchEmbed
-from timm.models.vision_transformer import (
-    Attention,
-    Block,
-    ParallelScalingBlock,
-    ParallelThingsBlock,
-    ResPostBlock,
-    VisionTransformer,
-)
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from mmsnnet.stitching import AnchorSpec
 
 from .anchor_config import AnchorConfig
+from .families import FAMILIES, BlockContext, family_of, family_of_name
 from .vit_cost import vit_spec
 
-_PLAIN_BLOCKS = (Block, ResPostBlock, ParallelScalingBlock, ParallelThingsBlock)
 
-
-def build_vit(config: AnchorConfig, **arguments: Any) -> VisionTransformer:
+def build_vit(
+    config: AnchorConfig, img_size: tuple[int, int] = (224, 224), **more: Any
+) -> nn.Module:
     """Build the timm model of an anchor, without loading weights.
 
     Args:
         config: Which model, and its own arguments.
-        arguments: Further arguments of the timm model.
+        img_size: (height, width) in pixels that position embeddings are laid out for.
+        more: Further arguments of the timm model.
 
     Raises:
         ValueError: If timm does not know the name, does not take the arguments, or the model is
@@ -47,6 +42,7 @@ def build_vit(config: AnchorConfig, **arguments: Any) -> VisionTransformer:
             f'timm has no model {name!r}; closest names: {", ".join(close) or "none"}. '
             "List the names with timm.list_models('*vit*')."
         )
+    arguments = {**family_of_name(name).arguments(img_size), **more}
     try:
         vit = timm.create_model(name, pretrained=False, **arguments, **config.model_kwargs)
     except (TypeError, RuntimeError, AssertionError) as error:
@@ -62,16 +58,18 @@ def build_vit(config: AnchorConfig, **arguments: Any) -> VisionTransformer:
 
 
 def _not_plain(name: str, kind: str) -> str:
+    allowed = ', '.join(family.vit_class.__name__ for family in FAMILIES)
     return (
-        f'{name!r} is of class {kind}; an anchor must be a VisionTransformer of timm (DeiT3, '
-        'AugReg, MAE, CLIP, DINO, DINOv2, ...): hierarchical, windowed and rotary models have no '
+        f'{name!r} is of class {kind}; an anchor must be a {allowed} of timm (DeiT3, AugReg, MAE, '
+        'CLIP, DINO, DINOv2, DINOv3, EVA-02, BEiT, ...): hierarchical and windowed models have no '
         'plain sequence of blocks to stitch.'
     )
 
 
 def _check_plain(vit: nn.Module, name: str) -> None:
     """Raise a ValueError with the reason if a model cannot be an anchor."""
-    if not isinstance(vit, VisionTransformer):
+    family = family_of(vit)
+    if family is None:
         raise ValueError(_not_plain(name, type(vit).__name__))
     if not isinstance(vit.patch_embed, PatchEmbed):
         raise ValueError(
@@ -80,12 +78,12 @@ def _check_plain(vit: nn.Module, name: str) -> None:
         )
     attentions = (part for part in vit.blocks.modules() if hasattr(part, 'num_heads'))
     for part in (*vit.blocks, *attentions):
-        if not isinstance(part, (*_PLAIN_BLOCKS, Attention)):
+        if not isinstance(part, family.parts):
             raise ValueError(
                 f'{name!r} has blocks with a {type(part).__name__}, whose cost is not known; '
-                f'allowed are {[kind.__name__ for kind in (*_PLAIN_BLOCKS, Attention)]}.'
+                f'allowed are {[kind.__name__ for kind in family.parts]}.'
             )
-    if not isinstance(vit.patch_drop, nn.Identity):
+    if not isinstance(getattr(vit, 'patch_drop', None), (nn.Identity, type(None))):
         raise ValueError(
             f'{name!r} has patch_drop_rate > 0, which removes tokens from the map that dense '
             'heads need; leave it 0.'
@@ -119,17 +117,9 @@ class AnchorViT(nn.Module):
         super().__init__()
         self.config = config
         rate = drop_path_rate if config.drop_path_rate is None else config.drop_path_rate
-        self.vit = build_vit(
-            config,
-            num_classes=0,
-            img_size=img_size,
-            drop_path_rate=rate,
-            dynamic_img_size=True,
-            dynamic_img_pad=True,
-        )
-        # Parts behind the last block serve classification alone.
-        self.vit.attn_pool = None
-        self.vit.fc_norm = nn.Identity()
+        self.vit = build_vit(config, img_size, drop_path_rate=rate)
+        self.family = family_of(self.vit)
+        self.family.prepare(self.vit)
         if not final_norm:
             self.vit.norm.requires_grad_(False)
         elif isinstance(self.vit.norm, nn.Identity):
@@ -143,7 +133,8 @@ class AnchorViT(nn.Module):
     @property
     def spec(self) -> AnchorSpec:
         """Shape and cost of the anchor."""
-        return vit_spec(self.vit, self.config.label)
+        shared = self.family.shared_parameters(self.vit)
+        return vit_spec(self.vit, self.config.label, shared)
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -157,25 +148,35 @@ class AnchorViT(nn.Module):
 
         Sides that the patch size does not divide are padded with zeros at the bottom and right.
         """
-        vit = self.vit
-        return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
+        return self.family.embed(self.vit, images)
 
-    def context(self, grid: tuple[int, int]) -> None:
-        """What the blocks need besides tokens for a (rows, columns) grid: nothing in a plain ViT.
+    def context(self, grid: tuple[int, int]) -> BlockContext:
+        """What the blocks need besides tokens for a (rows, columns) grid.
 
-        Anchors with rotary position embedding compute it here, from the grid alone, since a
-        route may enter them without their embedding.
+        To be computed once per forward pass and handed to all blocks of the anchor: a rotary
+        embedding may be jittered anew at each call in train mode.
         """
-        return None
+        return self.family.context(self.vit, grid)
 
     def run_block(
-        self, tokens: Tensor, index: int, context: None = None, with_cp: bool = False
+        self,
+        tokens: Tensor,
+        index: int,
+        context: BlockContext | None = None,
+        with_cp: bool = False,
     ) -> Tensor:
-        """Tokens (B, N, C) after block ``index``; ``with_cp`` recomputes it in the backward."""
-        block = self.vit.blocks[index]
+        """Tokens (B, N, C) after block ``index``.
+
+        Args:
+            tokens: Tokens (B, N, C) before it.
+            index: Number of the block.
+            context: Result of :meth:`context` for the grid of the tokens; plain ViTs need none.
+            with_cp: Whether to recompute the block in the backward pass.
+        """
+        run = partial(self.family.run_block, self.vit, index=index, context=context)
         if with_cp and torch.is_grad_enabled():
-            return checkpoint(block, tokens, use_reentrant=False)
-        return block(tokens)
+            return checkpoint(run, tokens, use_reentrant=False)
+        return run(tokens)
 
     def norm(self, tokens: Tensor) -> Tensor:
         """Tokens after the final norm."""

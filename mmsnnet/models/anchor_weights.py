@@ -9,8 +9,7 @@ import timm
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
-from torch import Tensor
+from torch import Tensor, nn
 
 from .anchor_vit import AnchorViT
 
@@ -30,7 +29,7 @@ def load_anchor_weights(anchor: AnchorViT) -> None:
     if config.checkpoint is not None:
         state = read_state_dict(config.checkpoint, config.checkpoint_prefix)
         source = config.checkpoint
-        state = _converted(state, anchor.vit, source)
+        state = _converted(state, anchor, source)
     elif config.pretrained:
         state, source = _timm_state_dict(anchor), f'timm {config.model_name}'
     else:
@@ -78,16 +77,14 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
     return state
 
 
-def _converted(
-    state: dict[str, Tensor], vit: VisionTransformer, source: str
-) -> dict[str, Tensor]:
-    """State dict with timm's names, laid out for the image size of a ViT.
+def _converted(state: dict[str, Tensor], anchor: AnchorViT, source: str) -> dict[str, Tensor]:
+    """State dict with timm's names, laid out for the image size of an anchor.
 
     Raises:
         ValueError: If its patch or position embedding cannot be resampled.
     """
     try:
-        return checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
+        return anchor.family.convert(state, anchor.vit)
     except Exception as error:  # timm reshapes unchecked
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -98,17 +95,12 @@ def _converted(
 def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
     """Weights that timm knows for an anchor, laid out for the anchor's image size."""
     config = anchor.config
-    embed = anchor.vit.patch_embed
+    arguments = anchor.family.arguments(anchor.vit.patch_embed.img_size)
     try:
         # The weights that the constructor would draw are overwritten: leave the RNG alone.
         with torch.random.fork_rng(devices=[]):
             vit = timm.create_model(
-                config.model_name,
-                pretrained=True,
-                num_classes=0,
-                img_size=embed.img_size,
-                dynamic_img_size=True,
-                **config.model_kwargs,
+                config.model_name, pretrained=True, **arguments, **config.model_kwargs
             )
     except Exception as error:
         raise FileNotFoundError(
@@ -120,7 +112,7 @@ def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
 
 
 def _load_checked(
-    vit: VisionTransformer, state: Mapping[str, Tensor], source: str, prefix: str
+    vit: nn.Module, state: Mapping[str, Tensor], source: str, prefix: str
 ) -> None:
     """Load a state dict that must fit the model but for parts that serve classification."""
     own = vit.state_dict()
@@ -151,7 +143,7 @@ def _load_checked(
 
 @torch.no_grad()
 def fold_normalization(
-    vit: VisionTransformer,
+    vit: nn.Module,
     expected: tuple[Sequence[float], Sequence[float]],
     given: tuple[Sequence[float], Sequence[float]],
 ) -> None:
@@ -166,7 +158,7 @@ def fold_normalization(
     """
     projection = vit.patch_embed.proj
     weight, bias = projection.weight, projection.bias
-    plain = isinstance(vit.patch_embed.norm, torch.nn.Identity)
+    plain = isinstance(vit.patch_embed.norm, nn.Identity)
     if bias is None and plain and vit.pos_embed is not None:
         skip = 0 if vit.no_embed_class else vit.num_prefix_tokens
         bias = vit.pos_embed[:, skip:]  # added to every patch, as a bias is

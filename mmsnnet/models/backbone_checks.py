@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor
 
 from .stitch_network import StitchNetwork
@@ -51,12 +49,7 @@ def prepare_checkpoint(
         return
     own = network.state_dict()
     for label, anchor in network.anchors.items():
-        key = f'anchors.{label}.vit.pos_embed'
-        if key in own and prefix + key in state_dict:
-            tokens = anchor.vit.num_prefix_tokens if not anchor.vit.no_embed_class else 0
-            state_dict[prefix + key] = _fit_position_embedding(
-                state_dict[prefix + key], own[key], anchor.vit.patch_embed.grid_size, tokens
-            )
+        anchor.family.fit_positions(anchor.vit, state_dict, f'{prefix}anchors.{label}.vit.')
     problems = _differences(own, {key: state_dict[prefix + key] for key in given})
     if problems:
         anchors = ', '.join(f'{a.label}: {a.depth} x {a.width}' for a in network.space.anchors)
@@ -82,16 +75,3 @@ def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
     if extra:
         problems.append(f'{len(extra)} weights have no place here, e.g. {extra[0]}')
     return problems
-
-
-def _fit_position_embedding(
-    given: Tensor, own: Tensor, grid: tuple[int, int], prefix_tokens: int
-) -> Tensor:
-    """Position embedding (1, N, C) resampled to a (rows, columns) grid, if it was square."""
-    patches = given.shape[1] - prefix_tokens
-    side = math.isqrt(max(patches, 0))
-    if given.shape == own.shape or given.shape[-1] != own.shape[-1] or side * side != patches:
-        return given
-    return resample_abs_pos_embed(
-        given, new_size=list(grid), old_size=[side, side], num_prefix_tokens=prefix_tokens
-    )

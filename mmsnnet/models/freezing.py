@@ -33,7 +33,8 @@ def frozen_modules(network: StitchNetwork, frozen_stages: int) -> Iterator[nn.Mo
         return
     for number, anchor in enumerate(network.anchors.values()):
         yield anchor.vit.patch_embed
-        yield anchor.vit.norm_pre
+        if hasattr(anchor.vit, 'norm_pre'):
+            yield anchor.vit.norm_pre
         yield anchor.vit.pos_drop
         for index, block in enumerate(anchor.vit.blocks):
             if network.space.alignment.position(number, index + 1) <= frozen_stages:
@@ -41,7 +42,10 @@ def frozen_modules(network: StitchNetwork, frozen_stages: int) -> Iterator[nn.Mo
 
 
 def frozen_tokens(network: StitchNetwork, frozen_stages: int) -> Iterator[nn.Parameter]:
-    """Parameters of the embeddings that stand in no module of their own."""
+    """Parameters of the embeddings that stand in no module that :func:`frozen_modules` names.
+
+    Positions that all blocks share (a table of bias, rotary frequencies) are among them.
+    """
     if frozen_stages < 0:
         return
     for anchor in network.anchors.values():
@@ -49,6 +53,7 @@ def frozen_tokens(network: StitchNetwork, frozen_stages: int) -> Iterator[nn.Par
             parameter = getattr(anchor.vit, name, None)
             if parameter is not None:
                 yield parameter
+        yield from anchor.family.shared_parameters(anchor.vit)
 
 
 def freeze(network: StitchNetwork, frozen_stages: int) -> None:

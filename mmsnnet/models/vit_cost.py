@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from timm.models.vision_transformer import VisionTransformer
+from collections.abc import Iterable
+
 from torch import nn
 
 from mmsnnet.stitching import AnchorSpec, BlockCost
@@ -20,28 +21,46 @@ def _num_params(module: nn.Module | None) -> int:
 def block_cost(block: nn.Module) -> BlockCost:
     """Cost of one block: its linear layers, norms and attention products.
 
-    A norm over single heads (``q_norm``, ``k_norm``) runs once per head.
+    A norm over single heads (``q_norm``, ``k_norm``) runs once per head. Rotary embedding and
+    relative position bias are not counted, as softmax and additions are not.
     """
     per_token = per_token_pair = 0
     for module in block.modules():
         if isinstance(module, nn.Linear):
             per_token += module.in_features * module.out_features
-        if hasattr(module, 'num_heads') and hasattr(module, 'head_dim'):
-            attention_width = module.num_heads * module.head_dim
-            per_token_pair += 2 * attention_width
-            for name in ('q_norm', 'k_norm'):
+        if hasattr(module, 'num_heads'):
+            head_dim = _head_dim(module)
+            per_token_pair += 2 * module.num_heads * head_dim
+            key_heads = getattr(module, 'num_kv_heads', module.num_heads)
+            for name, heads in (('q_norm', module.num_heads), ('k_norm', key_heads)):
                 if _is_norm(getattr(module, name, nn.Identity())):
-                    per_token += NORM_FLOPS_PER_ELEMENT * attention_width
+                    per_token += NORM_FLOPS_PER_ELEMENT * heads * head_dim
     for name, module in block.named_modules():
         if _is_norm(module) and name.rsplit('.', 1)[-1] not in ('q_norm', 'k_norm'):
             per_token += NORM_FLOPS_PER_ELEMENT * module.normalized_shape[0]
     return BlockCost(per_token, per_token_pair, _num_params(block))
 
 
-def vit_spec(vit: VisionTransformer, label: str = '') -> AnchorSpec:
-    """Spec of a ViT: width, depth, tokens, and the exact cost of embedding, blocks and norm."""
+def _head_dim(attention: nn.Module) -> int:
+    """Channels of one head; BEiT's attention does not keep them."""
+    known = getattr(attention, 'head_dim', None)
+    return known or attention.qkv.out_features // (3 * attention.num_heads)
+
+
+def vit_spec(
+    vit: nn.Module, label: str = '', shared: Iterable[nn.Parameter] = ()
+) -> AnchorSpec:
+    """Spec of a ViT: width, depth, tokens, and the exact cost of embedding, blocks and norm.
+
+    Args:
+        vit: Model of timm.
+        label: Label of the anchor.
+        shared: Parameters outside the blocks that each of the blocks needs.
+    """
     width, patch = vit.embed_dim, vit.patch_embed.patch_size[0]
-    embed = (vit.cls_token, vit.reg_token, vit.pos_embed, getattr(vit, 'dist_token', None))
+    tokens = ('cls_token', 'reg_token', 'dist_token', 'pos_embed')
+    embed = (getattr(vit, name, None) for name in tokens)
+    norm_pre = getattr(vit, 'norm_pre', nn.Identity())
     norm = NORM_FLOPS_PER_ELEMENT * width
     return AnchorSpec(
         width=width,
@@ -52,12 +71,13 @@ def vit_spec(vit: VisionTransformer, label: str = '') -> AnchorSpec:
             vit.patch_embed.proj.in_channels * patch * patch * width
             + (norm if _is_norm(vit.patch_embed.norm) else 0)
         ),
-        embed_flops_per_token=norm if _is_norm(vit.norm_pre) else 0,
+        embed_flops_per_token=norm if _is_norm(norm_pre) else 0,
         embed_params=(
             _num_params(vit.patch_embed)
-            + _num_params(vit.norm_pre)
+            + _num_params(norm_pre)
             + sum(param.numel() for param in embed if param is not None)
         ),
+        shared_params=sum(param.numel() for param in shared),
         norm_flops_per_token=norm if _is_norm(vit.norm) else 0,
         norm_params=_num_params(vit.norm),
         label=label,

@@ -41,6 +41,8 @@ class AnchorSpec:
         embed_flops_per_patch: Multiply-adds of the patch projection, per patch.
         embed_flops_per_token: Further cost of the embedding per token (a norm before the blocks).
         embed_params: Parameters up to the first block: projection, tokens, position embedding.
+        shared_params: Parameters that each block needs and that belong to none alone, such as a
+            table of relative position bias for all.
         norm_flops_per_token: Cost of the final norm per token.
         norm_params: Parameters of the final norm.
         label: Letters that stand for the anchor in names of stitches; empty until assigned.
@@ -53,6 +55,7 @@ class AnchorSpec:
     embed_flops_per_patch: int = 0
     embed_flops_per_token: int = 0
     embed_params: int = 0
+    shared_params: int = 0
     norm_flops_per_token: int = 0
     norm_params: int = 0
     label: str = ''

@@ -138,11 +138,13 @@ def count_params(space: StitchSpace, program: tuple[Step, ...]) -> int:
     params = 0
     layers: set[LayerKey] = set()
     norms: set[int] = set()
+    running: set[int] = set()
     for step in program:
         if isinstance(step, Embed):
             params += anchors[step.anchor].embed_params
         elif isinstance(step, Block):
             params += anchors[step.anchor].blocks[step.index].params
+            running.add(step.anchor)
         elif isinstance(step, Cross):
             layers.add(step.layer)
         elif isinstance(step, Tap):
@@ -152,6 +154,7 @@ def count_params(space: StitchSpace, program: tuple[Step, ...]) -> int:
     for layer in layers:
         target = anchors[layer.target].width
         params += anchors[layer.source].width * target + target
+    params += sum(anchors[anchor].shared_params for anchor in running)
     if space.normed_taps:
         params += sum(anchors[anchor].norm_params for anchor in norms)
     return params

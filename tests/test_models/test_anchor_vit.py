@@ -138,7 +138,6 @@ def test_an_unknown_tag_of_weights_is_refused():
         ('swin_tiny_patch4_window7_224', 'SwinTransformer'),
         ('vit_relpos_small_patch16_224', 'VisionTransformerRelPos'),
         ('samvit_base_patch16', 'VisionTransformerSAM'),
-        ('eva02_tiny_patch14_224', 'Eva'),
         ('resnet18', 'ResNet'),
     ],
 )

@@ -1,0 +1,60 @@
+"""Learned position embeddings at other grids than their own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import MutableMapping
+
+import torch
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+
+def embed_tokens(
+    vit: nn.Module, patches: Tensor, grid: tuple[int, int], num_embedded_prefix: int
+) -> Tensor:
+    """Put prefix tokens in front of patches and add the position embedding.
+
+    Args:
+        vit: Model with ``cls_token``, ``pos_embed`` and ``patch_embed``.
+        patches: Embedded patches (B, rows * columns, C).
+        grid: Their (rows, columns).
+        num_embedded_prefix: Prefix tokens that the position embedding has entries for.
+
+    Returns:
+        Tokens (B, prefix + rows * columns, C), before dropout and norm.
+    """
+    prefix = [
+        token.expand(len(patches), -1, -1)
+        for token in (vit.cls_token, getattr(vit, 'reg_token', None))
+        if token is not None
+    ]
+    if vit.pos_embed is None:
+        return torch.cat([*prefix, patches], dim=1)
+    position = resample_abs_pos_embed(
+        vit.pos_embed,
+        new_size=list(grid),
+        old_size=list(vit.patch_embed.grid_size),
+        num_prefix_tokens=num_embedded_prefix,
+    )
+    if num_embedded_prefix:
+        return torch.cat([*prefix, patches], dim=1) + position
+    return torch.cat([*prefix, patches + position], dim=1)
+
+
+def fit_position_embedding(
+    vit: nn.Module, state: MutableMapping[str, Tensor], key: str, num_embedded_prefix: int
+) -> None:
+    """Resample in place the position embedding (1, N, C) of a state dict, if it was square."""
+    own, given = vit.pos_embed, state.get(key)
+    if own is None or given is None or given.shape == own.shape or given.ndim != 3:
+        return
+    patches = given.shape[1] - num_embedded_prefix
+    side = math.isqrt(max(patches, 0))
+    if given.shape[-1] == own.shape[-1] and side * side == patches > 0:
+        state[key] = resample_abs_pos_embed(
+            given,
+            new_size=list(vit.patch_embed.grid_size),
+            old_size=[side, side],
+            num_prefix_tokens=num_embedded_prefix,
+        )

@@ -1,0 +1,118 @@
+"""ViTs whose attention adds a learned bias by relative position: timm's Beit."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from timm.layers import resize_rel_pos_bias_table
+from timm.models import beit as timm_beit
+from torch import Tensor, nn
+
+from .bias_table import TableLayout
+from .family import BlockContext, ViTFamily
+from .position_embedding import embed_tokens
+
+_TABLE = 'relative_position_bias_table'
+
+
+@dataclass(frozen=True)
+class RelativeBias:
+    """Bias of one grid.
+
+    Attributes:
+        shared: Bias (heads, N, N) that all blocks add; None if each has its own alone.
+        layout: How tables serve the grid; None if it is their own.
+    """
+
+    shared: Tensor | None
+    layout: TableLayout | None
+
+
+class RelativeBiasFamily(ViTFamily):
+    """BEiT, BEiTv2 and the published SN-Netv2 segmentors, with tables per block or shared.
+
+    At another grid than its own a table is interpolated for the length of one block: parameters
+    stay as they are.
+    """
+
+    vit_class = timm_beit.Beit
+    modules = ('timm.models.beit',)
+    parts = (timm_beit.Block, timm_beit.Attention)
+
+    def arguments(self, img_size: tuple[int, int]) -> dict[str, Any]:
+        """Without those for other sizes, which timm does not know here."""
+        return dict(num_classes=0, img_size=img_size)
+
+    def prepare(self, vit: nn.Module) -> None:
+        """Take off the norm behind pooling, and let images of any size in."""
+        vit.fc_norm = nn.Identity()
+        # timm has no switch for these: images of any size are welcome.
+        vit.patch_embed.strict_img_size = False
+        vit.patch_embed.dynamic_img_pad = True
+
+    def embed(self, vit: nn.Module, images: Tensor) -> Tensor:
+        """Tokens of images, before the first block."""
+        grid = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+        tokens = embed_tokens(vit, vit.patch_embed(images), grid, 1)
+        return vit.pos_drop(tokens)
+
+    def context(self, vit: nn.Module, grid: tuple[int, int]) -> BlockContext:
+        """Bias that all blocks share, and how their own tables serve the grid."""
+        shared, own = vit.rel_pos_bias, tuple(vit.patch_embed.grid_size)
+        if tuple(grid) == own:
+            bias = RelativeBias(None if shared is None else shared(), None)
+        else:
+            layout = TableLayout.between(own, tuple(grid), vit.cls_token.device)
+            table = None if shared is None else shared.relative_position_bias_table
+            bias = RelativeBias(None if table is None else layout.bias(table), layout)
+        return BlockContext(grid, bias)
+
+    def run_block(
+        self, vit: nn.Module, tokens: Tensor, index: int, context: BlockContext | None
+    ) -> Tensor:
+        """Tokens after block ``index``."""
+        block, position = vit.blocks[index], context.position
+        bias, table = position.shared, block.attn.relative_position_bias_table
+        if position.layout is not None and table is not None:
+            own = position.layout.bias(table)
+            bias = own if bias is None else own + bias
+            block = _without_table(block)
+        return block(tokens, shared_rel_pos_bias=bias)
+
+    def shared_parameters(self, vit: nn.Module) -> Iterator[nn.Parameter]:
+        """Table that all blocks share, if there is one."""
+        return iter(()) if vit.rel_pos_bias is None else vit.rel_pos_bias.parameters()
+
+    def convert(self, state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+        """State dict as timm converts it."""
+        return timm_beit.checkpoint_filter_fn(state, vit)
+
+    def num_embedded_prefix(self, vit: nn.Module) -> int:
+        """All of them: the class token."""
+        return vit.num_prefix_tokens
+
+    def fit_positions(
+        self, vit: nn.Module, state: MutableMapping[str, Tensor], prefix: str
+    ) -> None:
+        """Resample in place position embedding and tables of a state dict."""
+        super().fit_positions(vit, state, prefix)
+        for name, own in vit.named_parameters():
+            given = state.get(prefix + name)
+            if not name.endswith(_TABLE) or given is None or given.shape == own.shape:
+                continue
+            if given.ndim == 2 and given.shape[1] == own.shape[1]:
+                state[prefix + name] = resize_rel_pos_bias_table(
+                    given, new_window_size=vit.patch_embed.grid_size, new_bias_shape=own.shape
+                )
+
+
+def _without_table(block: nn.Module) -> nn.Module:
+    """View of a block, its weights shared, that adds only the bias it is called with."""
+    attention = copy.copy(block.attn)
+    attention._parameters = {**attention._parameters, _TABLE: None}
+    view = copy.copy(block)
+    view._modules = {**view._modules, 'attn': attention}
+    return view
