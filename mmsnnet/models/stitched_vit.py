@@ -15,6 +15,7 @@ from torch import Tensor
 
 from mmsnnet.registry import MODELS
 from mmsnnet.stitching import CostTable, Stitch, StitchSpace, check_image_size
+from mmsnnet.stitching.question import resolve_stitch
 from mmsnnet.stitching.sampler import StitchSampler
 
 from .anchor_config import AnchorConfig
@@ -49,7 +50,8 @@ class StitchedViT(StitchNetwork):
         scheme: 'two_way', 'one_way' or fields of :class:`mmsnnet.stitching.Scheme`.
         lora_rank: Rank of the stitch layers' low-rank update; 0 trains their weights themselves.
         lora_alpha: The update is scaled by ``lora_alpha / lora_rank``.
-        stitch: Name or id of the stitch that eval runs at first; None takes the costliest anchor.
+        stitch: What eval runs at first: name, id, or a question to the results of a sweep such as
+            ``dict(results='DIR', gflops=120)`` (``resolve_stitch``); None is the costliest anchor.
         drop_path_rate: Stochastic depth rate of each anchor's last block.
         final_norm: Whether taps pass the final norm of their anchor.
         frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first n blocks of the
@@ -73,7 +75,7 @@ class StitchedViT(StitchNetwork):
         scheme: str | Mapping[str, Any] = 'two_way',
         lora_rank: int = 16,
         lora_alpha: float = 1.0,
-        stitch: str | int | None = None,
+        stitch: str | int | Mapping[str, Any] | None = None,
         drop_path_rate: float = 0.1,
         final_norm: bool = False,
         frozen_stages: int = -1,
@@ -94,7 +96,7 @@ class StitchedViT(StitchNetwork):
         self.frozen_stages = frozen_stages
         freeze(self, frozen_stages)
         self._sampler_config = sampler
-        self._stitch = self.space[stitch if stitch is not None else len(self.anchors) - 1]
+        self._stitch = resolve_stitch(self.space, size, stitch)
         self._training_stitch: Stitch | None = None
         self._needs_anchor_weights = True
         self._fit: StitchFit | None = None

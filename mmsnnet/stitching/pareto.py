@@ -175,3 +175,33 @@ def cheapest_above(
             return point
     top = front[-1]
     raise ValueError(f'None is as good as {min_quality}; the best is {top.quality} ({top.name}).')
+
+
+def knee_point(points: Iterable[Point], direction: str = 'greater') -> Point:
+    """Return the knee of the front: where further cost begins to buy less than its share.
+
+    The front is scaled to the unit square, cost x and quality y from 0 at its ends to 1, and the
+    knee is the point farthest above the chord between the ends, that of the greatest y - x: the
+    difference curve of Kneedle (Satopaa et al., "Finding a 'Kneedle' in a Haystack", ICDCS
+    workshops 2011, section III), unsmoothed, at its global maximum. Of equals it is the cheapest,
+    so a front of one or two points, or one that bends the other way, has its cheapest point.
+
+    Args:
+        points: In any order.
+        direction: 'greater' or 'less', which quality is better.
+
+    Raises:
+        ValueError: If no point has a quality.
+    """
+    front = pareto_front(points, direction)
+    if not front:
+        raise ValueError('There are no points with a quality to choose from.')
+    low, high = front[0], front[-1]
+    if len(front) < 3:
+        return low
+    width, height = high.cost - low.cost, high.quality - low.quality
+
+    def above_chord(point: Point) -> float:
+        return (point.quality - low.quality) / height - (point.cost - low.cost) / width
+
+    return max(front, key=above_chord)

@@ -14,6 +14,7 @@ from mmsnnet.stitching.pareto import (
     dominated,
     dominates,
     hypervolume,
+    knee_point,
     pareto_front,
 )
 
@@ -248,3 +249,33 @@ def test_choices_among_the_published_results():
     assert best_under(points, 100).name == '91'
     assert cheapest_above(points, 50).name == '3'
     assert cheapest_above(points, 45.57).name == '0'
+
+
+@pytest.mark.parametrize(('direction', 'sign'), [('greater', 1), ('less', -1)])
+def test_the_knee_is_the_point_of_the_front_farthest_from_the_chord(direction, sign):
+    rng = random.Random(5)
+    for _ in range(60):
+        points = [Point(p.name, p.cost * 7e9, sign * (3 + 40 * p.quality))
+                  for p in random_points(rng, 30)]
+        front = pareto_front(points, direction)
+        if len(front) < 3:
+            continue
+        # Distance from the line through both ends, in the plane scaled to the unit square.
+        xs = [(p.cost - front[0].cost) / (front[-1].cost - front[0].cost) for p in front]
+        ys = [(p.quality - front[0].quality) / (front[-1].quality - front[0].quality)
+              for p in front]
+        heights = [(y - x) / math.sqrt(2) for x, y in zip(xs, ys)]
+        assert front.index(knee_point(points, direction)) == heights.index(max(heights))
+
+
+def test_the_knee_of_a_bend_is_its_corner():
+    points = [Point(f'p{x}', x, min(x, 4) + x / 100) for x in range(11)]
+    assert knee_point(points).name == 'p4'
+
+
+def test_a_front_without_a_bend_has_its_cheapest_point_as_knee():
+    bowl = [Point(f'p{x}', x, x * x) for x in range(5)]
+    assert knee_point(bowl).name == 'p0'
+    assert knee_point(bowl[:2]).name == 'p0'
+    with pytest.raises(ValueError, match='no points'):
+        knee_point([Point('a', 1, math.nan)])

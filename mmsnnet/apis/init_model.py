@@ -1,0 +1,115 @@
+"""Loads a trained stitched model for inference."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from mmsnnet.evaluation.model_cost import model_costs
+from mmsnnet.models import StitchedViT, check_fitted, find_stitched_backbone
+from mmsnnet.stitching import Cost, CostTable
+from mmsnnet.stitching.choice import Chooser
+from mmsnnet.stitching.question import check_in_space, chooser_of_costs, chooser_of_results
+
+from .stitch_control import give_control
+
+PathLike = os.PathLike[str]
+
+
+def init_model(
+    config: str | PathLike | Config,
+    checkpoint: str | PathLike | None = None,
+    device: str = 'cpu',
+    cfg_options: dict[str, Any] | None = None,
+    results: str | PathLike | None = None,
+    latency: str | PathLike | None = None,
+    metric: str | None = None,
+    rule: str | None = None,
+) -> nn.Module:
+    """Build a stitched segmentor, depth estimator or detector by its host, and load it safely.
+
+    The host's ``inference_model`` and ``inference_detector`` take it as it is; besides it has the
+    methods of :class:`~mmsnnet.apis.StitchControl`, such as ``model.set_budget(gflops=120)``.
+
+    Args:
+        config: Config, or its file; its ``default_scope`` tells the host.
+        checkpoint: Weights; None leaves the model untrained.
+        device: Where it runs.
+        cfg_options: Overrides of the config.
+        results: Folder of a sweep; without it a budget takes the most FLOPs that it allows.
+        latency: File of ``tools/measure_latency.py``, for budgets in ms and MB.
+        metric: Metric to choose by; None for that of the sweep.
+        rule: 'greater' or 'less', which is better; None for that of the sweep.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If the model is not stitched, was never fitted, or results are of another one.
+    """
+    backbone = find_stitched_backbone(
+        model := _build(_load_config(config), checkpoint, device, cfg_options)
+    )
+    if checkpoint is not None:
+        check_fitted(backbone)
+    if results is None:
+        costs = _costs_of(model, backbone)
+        return give_control(model, chooser_of_costs(costs, latency), costs)
+    chooser = chooser_of_results(results, latency, metric, rule)
+    check_in_space(chooser, backbone.space, results)
+    return give_control(model, chooser, _costs_behind(chooser, backbone))
+
+
+def _load_config(config: str | PathLike | Config) -> Config:
+    """Config of a model.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it describes no model.
+    """
+    if not isinstance(config, Config):
+        if not Path(config).is_file():
+            raise FileNotFoundError(f'There is no config {config}.')
+        config = Config.fromfile(config)
+    if config.get('model') is None:
+        raise ValueError(f'Config {config.filename} has no model.')
+    return config
+
+
+def _build(
+    cfg: Config, checkpoint: str | PathLike | None, device: str, options: dict[str, Any] | None
+) -> nn.Module:
+    """Model of a host, by the host's own function.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+    """
+    checkpoint = None if checkpoint is None else str(checkpoint)
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
+    if cfg.get('default_scope', 'mmseg') == 'mmdet':
+        from mmdet.apis import init_detector
+
+        return init_detector(cfg, checkpoint, device=device, cfg_options=options or {})
+    from mmseg.apis import init_model as init_segmentor
+
+    return init_segmentor(cfg, checkpoint, device=device, cfg_options=options)
+
+
+def _costs_of(model: nn.Module, backbone: StitchedViT) -> CostTable:
+    """Costs of the whole model; of the backbone alone, with a warning, if that cannot be told."""
+    try:
+        return model_costs(model, backbone.img_size)
+    except ValueError as error:
+        warnings.warn(f'Budgets count the backbone alone: {error}', stacklevel=3)
+        return backbone.costs
+
+
+def _costs_behind(chooser: Chooser, backbone: StitchedViT) -> CostTable:
+    """Cost of every stitch of a model of which some were recorded: the head's is the same."""
+    known = chooser.candidates[0]
+    alone = backbone.costs[known.name]
+    return backbone.costs.plus(Cost(known.flops - alone.flops, known.params - alone.params))

@@ -1,0 +1,151 @@
+"""Loading a trained model and choosing its stitch by budget, through mmseg's own functions."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.apis import inference_model
+from mmseg.apis import init_model as init_segmentor
+from mmseg.models import EncoderDecoder
+
+from mmsnnet.apis import StitchControl, init_model
+from mmsnnet.evaluation.model_cost import model_costs
+from tests.builders import shake
+from tests.results_folder import record, write_latency, write_results
+from tests.segmentors import build
+from tests.toy_segmentation import BASE, NAMES, loaders, segmentor
+
+#: mIoU of each stitch, of which two are worth less than cheaper ones.
+QUALITIES = dict(zip(NAMES, (40.0, 50.0, 49.0, 41.0, 44.0, 39.0, 48.0, 43.0)))
+
+
+class Trained:
+    """A config and a checkpoint on disk, and the model that they are of."""
+
+    def __init__(self, folder):
+        config = Config.fromstring(BASE, '.py')
+        config.merge_from_dict(dict(model=segmentor(), **loaders(folder)))
+        self.config = str(folder / 'config.py')
+        config.test_pipeline = config.test_dataloader.dataset.pipeline
+        config.dump(self.config)
+        self.model = build(segmentor()).eval()
+        shake(self.model)
+        self.model.backbone.mark_fitted()
+        self.checkpoint = str(folder / 'weights.pth')
+        meta = dict(dataset_meta=dict(classes=('a',) * 4, palette=[[0, 0, 0]] * 4))
+        torch.save(dict(state_dict=self.model.state_dict(), meta=meta), self.checkpoint)
+        self.costs = model_costs(self.model, 64)
+        records = [
+            dict(record(name, 0, QUALITIES[name], number), **vars(self.costs[name]))
+            for number, name in enumerate(NAMES)
+        ]
+        self.results = write_results(folder / 'sweep', records)
+        self.records = records
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    return Trained(tmp_path_factory.mktemp('trained'))
+
+
+@pytest.fixture
+def model(trained):
+    return init_model(trained.config, trained.checkpoint, results=trained.results)
+
+
+def affordable(trained, gflops):
+    return [name for name in NAMES if trained.costs[name].flops <= gflops * 1e9]
+
+
+def test_every_budget_runs_the_best_stitch_that_it_allows(trained, model):
+    flops = sorted(trained.costs.flops.values())
+    for limit in (flops[0] / 1e9, flops[3] / 1e9, flops[-2] / 1e9, 1e3):
+        chosen = model.set_budget(gflops=limit)
+        assert chosen.name == max(affordable(trained, limit), key=QUALITIES.get)
+        assert model.stitch == model.backbone.stitch.name == chosen.name
+        assert chosen.quality == QUALITIES[chosen.name]
+
+
+def test_inference_of_mmseg_runs_the_chosen_stitch(trained, model):
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    plain = init_segmentor(trained.config, trained.checkpoint, device='cpu')
+    maps = []
+    for name in ('S3', 'S2-L2'):
+        model.select_stitch(name)
+        plain.backbone.set_stitch(name)
+        logits = inference_model(model, image).seg_logits.data
+        assert torch.equal(logits, inference_model(plain, image).seg_logits.data)
+        maps.append(logits)
+    assert not torch.equal(*maps)
+
+
+def test_the_model_is_one_of_its_host_with_the_hosts_state(trained, model):
+    assert isinstance(model, EncoderDecoder) and isinstance(model, StitchControl)
+    state = trained.model.state_dict()
+    assert state.keys() == model.state_dict().keys()
+    assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_a_copy_chooses_for_itself(model):
+    other = copy.deepcopy(model)
+    model.select_stitch('S3')
+    other.select_stitch('L6')
+    assert (model.stitch, other.stitch) == ('S3', 'L6')
+
+
+def test_stitches_are_selected_by_metric_and_knee(trained, model):
+    good = [name for name in NAMES if QUALITIES[name] >= 45]
+    expected = min(good, key=lambda name: trained.costs[name].flops)
+    assert model.select_stitch(min_metric=45).name == expected
+    assert model.select_stitch(knee=True) == model.chooser.knee()
+
+
+def test_a_stitch_without_a_score_is_selected_by_name_with_the_cost_of_the_whole_model(
+    trained, tmp_path
+):
+    folder = write_results(tmp_path / 'few', trained.records[:2])
+    model = init_model(trained.config, trained.checkpoint, results=folder)
+    chosen = model.select_stitch('S2-L2')
+    assert model.stitch == 'S2-L2'
+    assert (chosen.flops, chosen.params) == tuple(vars(trained.costs['S2-L2']).values())
+    assert model.set_budget(gflops=1e3).name == 'L6'
+
+
+def test_without_results_the_budget_takes_the_costliest_of_the_whole_model(trained, tmp_path):
+    flops = trained.costs.flops
+    rows = {name: (number + 1, 1) for number, name in enumerate(sorted(NAMES, key=flops.get))}
+    latency = write_latency(tmp_path / 'l.json', rows)
+    model = init_model(trained.config, trained.checkpoint, latency=latency)
+    limit = sorted(flops.values())[2]
+    assert model.set_budget(gflops=limit / 1e9).flops == limit
+    assert model.set_budget(ms=5).flops == sorted(flops.values())[4]
+
+
+def test_a_budget_out_of_reach_is_refused_and_the_stitch_stays(model):
+    model.select_stitch('S2-L2')
+    with pytest.raises(ValueError, match=r'No stitch keeps within 1e-06 GFLOPs; the cheapest is'):
+        model.set_budget(gflops=1e-6)
+    with pytest.raises(ValueError, match='one of them'):
+        model.select_stitch('S3', knee=True)
+    assert model.stitch == 'S2-L2'
+
+
+def test_what_is_missing_or_not_stitched_is_said(trained, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r'no checkpoint none\.pth'):
+        init_model(trained.config, 'none.pth')
+    with pytest.raises(FileNotFoundError, match=r'no config none\.py'):
+        init_model('none.py')
+    with pytest.raises(ValueError, match='has no model'):
+        init_model(Config())
+    state = dict(trained.model.state_dict())
+    state['backbone.stitches_fitted'] = torch.tensor(False)
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta={})), tmp_path / 'raw.pth')
+    with pytest.raises(ValueError, match='never fitted'):
+        init_model(trained.config, tmp_path / 'raw.pth')
+    foreign = write_results(tmp_path / 'foreign', [record('S9-L9', 1, 2.0)])
+    with pytest.raises(ValueError, match='S9-L9'):
+        init_model(trained.config, trained.checkpoint, results=foreign)
