@@ -76,7 +76,13 @@ param_scheduler = [
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=100))
 custom_hooks = [
-    dict(type='StitchInitHook', num_images=200, batch_size=20),
+    # All stitches deliver maps in the feature space of the large anchor: begin with its head.
+    dict(
+        type='StitchInitHook',
+        num_images=200,
+        batch_size=20,
+        head_checkpoint=anchors[1]['checkpoint'],
+    ),
     # Bins relative to the range of FLOPs: 10 GFLOPs would put all stitches into one.
     dict(
         type='StitchSamplingHook',

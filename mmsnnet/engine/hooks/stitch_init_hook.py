@@ -15,6 +15,7 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from mmsnnet.engine.head_weights import load_head_weights
 from mmsnnet.engine.rng_state import seeded_rng
 from mmsnnet.models import StitchedViT, StitchFit, check_fitted, find_stitched_backbone
 from mmsnnet.models.head_check import check_channels
@@ -39,6 +40,8 @@ class StitchInitHook(Hook):
             fewer. The published recipes take 50 (10 for depth).
         batch_size: Images per forward of a process.
         seed: Chooses the images and their augmentation.
+        head_checkpoint: File of a model trained with the largest anchor alone, to start neck and
+            heads from: all stitches deliver maps in its feature space. Read where a fit is made.
 
     Raises:
         ValueError: If ``num_images`` or ``batch_size`` is less than 1.
@@ -47,13 +50,20 @@ class StitchInitHook(Hook):
     # Before the hooks of training, and before checkpoints are loaded.
     priority = 'VERY_HIGH'
 
-    def __init__(self, num_images: int = 50, batch_size: int = 2, seed: int = 0) -> None:
+    def __init__(
+        self,
+        num_images: int = 50,
+        batch_size: int = 2,
+        seed: int = 0,
+        head_checkpoint: str | None = None,
+    ) -> None:
         for name, value in (('num_images', num_images), ('batch_size', batch_size)):
             if value < 1:
                 raise ValueError(f'{name} of StitchInitHook must be 1 or more, got {value}.')
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
+        self.head_checkpoint = head_checkpoint
 
     def before_run(self, runner: Runner) -> None:
         """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
@@ -69,6 +79,9 @@ class StitchInitHook(Hook):
         if backbone.is_fitted:
             runner.logger.info('Stitch layers are fitted already; StitchInitHook leaves them.')
             return
+        if self.head_checkpoint is not None:
+            filled = load_head_weights(runner.model, self.head_checkpoint)
+            runner.logger.info(f'{", ".join(filled)} start from {self.head_checkpoint}.')
         start = time.perf_counter()
         num_images = min(self.num_images, len(runner.train_dataloader.dataset))
         runner.logger.info(
