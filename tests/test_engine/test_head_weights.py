@@ -59,7 +59,7 @@ def test_training_begins_with_the_heads_of_the_file(data, trained, tmp_path):
 
 
 def test_the_backbone_is_not_that_of_the_file(data, trained, tmp_path):
-    runner, file = trained
+    _, file = trained
     state, _ = first_weights(data, tmp_path / 'with', custom_hooks=hooks(file))
     plain, _ = first_weights(data, tmp_path / 'without')
     backbone = {name: value for name, value in plain.items() if name.startswith('backbone.')}
