@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Union
 
 from mmengine.evaluator import Evaluator
@@ -14,6 +15,7 @@ from mmsnnet.registry import LOOPS
 from mmsnnet.stitching import Stitch, select_stitches
 from mmsnnet.stitching.pareto import Point, hypervolume, pareto_front
 
+from .one_pass import BatchResults, OnePass, reason_against
 from .rng_state import preserved_rng
 
 Stitches = Union[str, int, Iterable[Union[str, int]]]
@@ -63,8 +65,7 @@ class StitchScoring:
         check_fitted(self.backbone)
         metrics: dict[str, float] = {}
         points = []
-        for stitch in self.stitches:
-            scores = loop.run_stitch(stitch)
+        for stitch, scores in loop.run_stitches(self.stitches):
             metrics.update({f'{stitch.name}/{key}': value for key, value in scores.items()})
             if self._metric is not None:
                 points.append(self._point(stitch, scores))
@@ -101,10 +102,12 @@ class StitchScoring:
 
 
 class StitchLoop:
-    """Mix-in for loops of MMEngine that makes one pass over the data for each stitch.
+    """Mix-in for loops of MMEngine that scores several stitches.
 
-    The hooks of the whole evaluation fire once, those of iterations in every pass. The active
-    stitch and the states of the global random generators are restored.
+    One pass over the data serves all stitches, which share what they have in common; the results
+    are those of one pass each. The hooks of the whole evaluation fire once, those of iterations
+    once for each stitch and batch. The active stitch and the states of the global random
+    generators are restored.
 
     Args:
         runner: The runner.
@@ -115,6 +118,8 @@ class StitchLoop:
         metric: See :class:`StitchScoring`.
         rule: See :class:`StitchScoring`.
         metric_range: See :class:`StitchScoring`.
+        one_pass: Whether stitches are scored together; else one after the other.
+        max_memory: Most bytes of features kept for other stitches in one pass; None for no bound.
     """
 
     mode: str
@@ -130,8 +135,12 @@ class StitchLoop:
         metric: str | None = None,
         rule: str = 'greater',
         metric_range: tuple[float, float] = (0.0, 100.0),
+        one_pass: bool = True,
+        max_memory: float | None = None,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
+        self.one_pass = one_pass
+        self.max_memory = max_memory
         wanted = self.default_stitches if stitches is None else stitches
         self.scoring = StitchScoring(runner, wanted, metric, rule, metric_range)
 
@@ -146,8 +155,46 @@ class StitchLoop:
         self.runner.call_hook(f'after_{self.mode}')
         return metrics
 
+    def run_stitches(
+        self, stitches: Sequence[Stitch]
+    ) -> Iterator[tuple[Stitch, dict[str, float]]]:
+        """Each stitch with its metrics over the whole data set."""
+        reason = reason_against(self.evaluator)
+        if self.one_pass and reason is None and len(stitches) > 1:
+            yield from self._run_together(stitches)
+            return
+        if self.one_pass and reason is not None:
+            self.runner.logger.warning(f'Stitches are scored one after the other: {reason}.')
+        for stitch in stitches:
+            yield stitch, self.run_stitch(stitch)
+
+    def _run_together(
+        self, stitches: Sequence[Stitch]
+    ) -> Iterator[tuple[Stitch, dict[str, float]]]:
+        results: dict[str, list[BatchResults]] = {stitch.name: [] for stitch in stitches}
+        with self.together(stitches) as one_pass:
+            for index, batch in enumerate(self.dataloader):
+                for name, noted in one_pass.run_batch(index, batch).items():
+                    results[name].append(noted)
+        for stitch in stitches:
+            yield stitch, self.evaluate(stitch, results.pop(stitch.name))
+
+    @contextmanager
+    def together(self, stitches: Sequence[Stitch]) -> Iterator[OnePass]:
+        """What runs stitches together on batches, for the length of a ``with`` block."""
+        with OnePass(self, stitches, self.max_memory).activate() as one_pass:
+            yield one_pass
+
+    def evaluate(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:
+        """Metrics of a stitch from what the evaluator's metrics noted for all batches."""
+        with self.scoring.backbone.use_stitch(stitch):
+            for batch in noted:
+                for metric, results in zip(self.evaluator.metrics, batch):
+                    metric.results.extend(results)
+            return self.evaluator.evaluate(len(self.dataloader.dataset))
+
     def run_stitch(self, stitch: Stitch) -> dict[str, float]:
-        """Metrics of one stitch over the whole data set."""
+        """Metrics of one stitch over the whole data set, in a pass of its own."""
         with self.scoring.backbone.use_stitch(stitch):
             for index, batch in enumerate(self.dataloader):
                 self.run_iter(index, batch)

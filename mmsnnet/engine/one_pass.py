@@ -1,0 +1,104 @@
+"""Scores many stitches in one pass over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any, Protocol
+
+from mmengine.evaluator import Evaluator
+from mmengine.runner import Runner
+
+from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models.prefix_cache import PrefixCache
+from mmsnnet.stitching import Stitch
+
+from .shared_preprocessing import SharedPreprocessing
+
+#: Metrics of mmseg and mmdet whose results are not in ``results`` alone but in files that each
+#: stitch would write anew, or that put videos together from frames.
+_APART = ('CityscapesMetric', 'CityScapesMetric', 'CocoPanopticMetric', 'BaseVideoMetric')
+
+#: What each metric of an evaluator noted for one batch.
+BatchResults = list[list[Any]]
+
+
+class Scored(Protocol):
+    """What is needed of a loop of MMEngine."""
+
+    runner: Runner
+    evaluator: Evaluator
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Run the model on a batch and hand its outputs to the evaluator."""
+
+
+def reason_against(evaluator: Evaluator) -> str | None:
+    """Why stitches must be scored one after the other, None if they can be scored together."""
+    if not hasattr(evaluator, 'metrics'):
+        return f'{type(evaluator).__name__} does not list its metrics'
+    for metric in evaluator.metrics:
+        if any(kind.__name__ in _APART for kind in type(metric).__mro__):
+            return f'{type(metric).__name__} keeps results outside of its list of results'
+    return None
+
+
+class OnePass:
+    """Runs all of some stitches on each batch, through the iterations of a loop of MMEngine.
+
+    Per batch, data are loaded and preprocessed once and stitches follow each other in the cheapest
+    order (see :class:`~mmsnnet.models.prefix_cache.PrefixCache`). Each runs the loop's own
+    ``run_iter``: its hooks of iterations fire once per batch and stitch, its model is called as
+    ever, so inference in windows, test-time augmentation, necks and heads are the model's own.
+    The evaluator's metrics take turns: what they noted is taken out after each stitch.
+
+    Args:
+        loop: A loop of validation or test.
+        stitches: What to score.
+        max_memory: Most bytes of kept features; None for no bound.
+    """
+
+    def __init__(
+        self, loop: Scored, stitches: Sequence[Stitch], max_memory: float | None = None
+    ) -> None:
+        model = loop.runner.model
+        self._loop = loop
+        self._cache = PrefixCache(find_stitched_backbone(model), stitches, max_memory)
+        self._preprocessing = SharedPreprocessing(model)
+
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes of features and inputs that were kept at once so far."""
+        return self._cache.peak_bytes
+
+    @contextmanager
+    def activate(self) -> Iterator[OnePass]:
+        """Share work for the length of a ``with`` block."""
+        with self._cache.activate(), self._preprocessing.activate():
+            yield self
+
+    def run_batch(self, index: int, batch: Any) -> dict[str, BatchResults]:
+        """Run all stitches on a batch.
+
+        Args:
+            index: Of the batch, for the hooks.
+            batch: As the data loader yields it.
+
+        Returns:
+            By name of the stitch, for each metric of the evaluator, what it noted.
+        """
+        results = {}
+        try:
+            with closing(self._cache.routes()) as routes:
+                for stitch in routes:
+                    self._loop.run_iter(index, batch)
+                    results[stitch.name] = self._take()
+        finally:
+            self._preprocessing.forget()
+        return results
+
+    def _take(self) -> BatchResults:
+        taken = [list(metric.results) for metric in self._loop.evaluator.metrics]
+        for metric in self._loop.evaluator.metrics:
+            metric.results.clear()
+        return taken
