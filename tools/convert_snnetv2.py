@@ -1,0 +1,122 @@
+"""Converts a checkpoint of the published SN-Netv2 segmentation code into one of ours, or back.
+
+Backbone (two anchors with relative position bias), decode head and auxiliary heads are converted;
+the state of the optimizer is left out. Every weight that finds no counterpart is named, and is an
+error unless --allow covers it.
+
+The published code merges the low-rank update of a stitch layer into its weight in eval mode, and
+nothing in a checkpoint saved then tells so: say it with --lora-merged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line as a namespace."""
+    from mmengine import DictAction
+
+    parser = argparse.ArgumentParser(
+        prog='convert_snnetv2', description=__doc__.splitlines()[0], epilog=__doc__.split('\n\n')[2]
+    )
+    parser.add_argument('source', metavar='IN', help='checkpoint to read')
+    parser.add_argument('target', metavar='OUT', help='checkpoint to write')
+    parser.add_argument(
+        '--config', required=True, help='config of our segmentor for these weights'
+    )
+    parser.add_argument(
+        '--reverse', action='store_true', help='from ours to the published layout'
+    )
+    parser.add_argument(
+        '--allow',
+        nargs='+',
+        default=[],
+        metavar='KEY',
+        help="names, or patterns such as 'auxiliary_head.*', that may stay without counterpart",
+    )
+    parser.add_argument(
+        '--lora-merged',
+        action='store_true',
+        help='the published checkpoint was saved in eval mode',
+    )
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
+    )
+    return parser.parse_args(argv)
+
+
+def build_model(path: str, options: dict[str, Any] | None) -> Any:
+    """Model of a config, on the meta device.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        ValueError: If it describes no model.
+    """
+    import torch
+    from mmengine import Config
+    from mmengine.registry import MODELS, DefaultScope
+
+    import mmsnnet  # noqa: F401 - registers the backbone
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'There is no config {path}.')
+    cfg = Config.fromfile(path)
+    cfg.merge_from_dict(options or {})
+    if cfg.get('model') is None:
+        raise ValueError(f'Config {path} has no model.')
+    scope = cfg.get('default_scope', 'mmseg')
+    with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
+def convert(args: argparse.Namespace) -> str:
+    """Convert a file; returns one line that says what was written.
+
+    Raises:
+        FileNotFoundError: If a file or folder is missing.
+        ValueError: If the checkpoint cannot be read, or does not match the config.
+    """
+    from mmsnnet.convert import from_published, read_checkpoint, to_published, write_checkpoint
+
+    if Path(args.source).resolve() == Path(args.target).resolve():
+        raise ValueError(f'OUT is IN ({args.source}); give another name.')
+    if args.reverse and args.lora_merged:
+        raise ValueError('--lora-merged is of published checkpoints; leave it out with --reverse.')
+    content = read_checkpoint(args.source)
+    model = build_model(args.config, args.cfg_options)
+    if args.reverse:
+        found = to_published(content['state_dict'], model, args.allow)
+    else:
+        found = from_published(content['state_dict'], model, args.allow, args.lora_merged)
+    meta = content.get('meta') or {}
+    kept = {key: meta[key] for key in ('dataset_meta', 'epoch', 'iter') if key in meta}
+    write_checkpoint(args.target, dict(meta=kept, state_dict=found.state))
+    left = [*found.unmatched, *(name for name in found.missing if name not in found.unmatched)]
+    note = f'; left out: {", ".join(left)}' if left else ''
+    return f'wrote {len(found.state)} weights to {args.target}{note}'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_args(argv)
+    try:
+        with redirect_stdout(sys.stderr), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            note = convert(args)
+    except Exception as error:  # whatever a config can do wrong
+        text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
+        sys.stderr.write(f'convert_snnetv2: error: {text or type(error).__name__}\n')
+        return 2
+    sys.stdout.write(f'{note}\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
