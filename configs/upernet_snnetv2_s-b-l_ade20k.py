@@ -1,0 +1,12 @@
+# Three anchors, DeiT3-S + DeiT3-B + DeiT3-L, with UperNet on ADE20K.
+_base_ = ['./upernet_snnetv2_ade20k.py']
+
+model = dict(
+    backbone=dict(
+        anchors=[
+            'deit3_small_patch16_224.fb_in22k_ft_in1k',
+            dict(model_name='deit3_base_patch16_224.fb_in22k_ft_in1k', label='B'),
+            'deit3_large_patch16_224.fb_in22k_ft_in1k',
+        ]
+    )
+)

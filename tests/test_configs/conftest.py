@@ -1,0 +1,25 @@
+"""What the tests of recipes share."""
+
+from __future__ import annotations
+
+import mmengine.config.config as config_module
+import pytest
+
+from mmsnnet.datasets.rooms import RoomsSpec, write_rooms
+
+
+@pytest.fixture(autouse=True, scope='package')
+def _config_texts_as_they_come():
+    """Leave out the layout of config texts, which takes most of the time of a short run."""
+    former = config_module.FormatCode
+    config_module.FormatCode = lambda text, **_: (text, False)
+    yield
+    config_module.FormatCode = former
+
+
+@pytest.fixture(scope='session')
+def rooms(tmp_path_factory):
+    """Two rooms to train on and one to test on, of 64 x 96 pixels, in the layout of ADE20K."""
+    folder = tmp_path_factory.mktemp('rooms')
+    write_rooms(folder, RoomsSpec(2, 1, (64, 96), layouts=('ade20k',)), workers=1)
+    return folder
