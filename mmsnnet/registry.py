@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mmengine.registry import HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, Registry
+from mmengine.registry import (
+    HOOKS,
+    LOOPS,
+    MODELS,
+    OPTIM_WRAPPER_CONSTRUCTORS,
+    PARAM_SCHEDULERS,
+    TRANSFORMS,
+    Registry,
+)
 
 
 def _build(
@@ -37,4 +45,12 @@ def _build(
 #: Classes with ``sample(step, rank) -> Stitch``; the space and its FLOPs are default arguments.
 STITCH_SAMPLERS = Registry('stitch sampler', build_func=_build, scope='mmsnnet')
 
-__all__ = ['HOOKS', 'LOOPS', 'MODELS', 'OPTIM_WRAPPER_CONSTRUCTORS', 'STITCH_SAMPLERS']
+__all__ = [
+    'HOOKS',
+    'LOOPS',
+    'MODELS',
+    'OPTIM_WRAPPER_CONSTRUCTORS',
+    'PARAM_SCHEDULERS',
+    'STITCH_SAMPLERS',
+    'TRANSFORMS',
+]

@@ -1,1 +1,5 @@
-"""Data that anyone can make: ``mmsnnet.datasets.rooms`` renders furnished indoor rooms."""
+"""Augmentations, and data that anyone can make: ``datasets.rooms`` renders furnished rooms."""
+
+from . import transforms
+
+__all__ = ['transforms']

@@ -3,8 +3,10 @@
 from .hooks import StitchInitHook, StitchSamplingHook
 from .layer_decay import StitchLayerDecayOptimWrapperConstructor
 from .loops import StitchTestLoop, StitchValLoop
+from .one_cycle import GroupOneCycleLR
 
 __all__ = [
+    'GroupOneCycleLR',
     'StitchInitHook',
     'StitchLayerDecayOptimWrapperConstructor',
     'StitchSamplingHook',

@@ -1,5 +1,6 @@
 """Networks: anchors, stitch layers and the stitched backbone."""
 
+from . import heads, losses
 from .anchor_config import AnchorConfig
 from .anchor_vit import AnchorViT
 from .lookup import check_fitted, find_stitched_backbone
@@ -22,4 +23,6 @@ __all__ = [
     'build_sampler',
     'check_fitted',
     'find_stitched_backbone',
+    'heads',
+    'losses',
 ]

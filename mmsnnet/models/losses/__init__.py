@@ -1,0 +1,5 @@
+"""Losses that MMSegmentation lacks."""
+
+from .sig_loss import SigLoss
+
+__all__ = ['SigLoss']
