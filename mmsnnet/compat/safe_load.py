@@ -3,11 +3,10 @@
 Since torch 2.6 ``torch.load`` unpickles allow-listed classes alone. An mmengine checkpoint holds,
 besides tensors, its message hub: ``HistoryBuffer`` objects with numpy arrays inside, and numpy
 scalars such as the best score. A HistoryBuffer also pickles references to its four statistics
-methods, each as a call of ``builtins.getattr``. That builtin would open every attribute of every
-allow-listed object to a checkpoint's author, so the name is mapped to `history_statistic`.
-
-Known gap: mmengine's ``OneCycleLR`` is the one scheduler that stores a function of its own by such
-a reference; resuming it stays refused.
+methods, each as a call of ``builtins.getattr``, and mmengine's ``OneCycleLR`` to its annealing
+function. That builtin would open every attribute of every allow-listed object to a checkpoint's
+author, so the name is mapped to `allowed_attribute`; and in the place of the scheduler's class,
+which a checkpoint could otherwise call, stands an object that only that function knows.
 """
 from __future__ import annotations
 
@@ -17,27 +16,34 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 STATISTICS = ('min', 'max', 'current', 'mean')
+ANNEALING = ('_annealing_cos', '_annealing_linear')
+# What a checkpoint gets in place of the class OneCycleParamScheduler.
+_ONE_CYCLE = object()
 # Types of plain numbers: scalars of the message hub, and the generator states hooks may store.
 NUMBER_TYPES = ('?', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
 
 
-def history_statistic(owner: Any, name: str) -> Any:
-    """Stands in for ``getattr`` inside checkpoints and serves HistoryBuffer's statistics alone.
+def allowed_attribute(owner: Any, name: str) -> Any:
+    """Stands in for ``getattr`` inside checkpoints and serves six functions of mmengine alone.
 
     Args:
-        owner: must be the class HistoryBuffer itself.
-        name: one of its four default statistics.
+        owner: must be the class HistoryBuffer itself, or what stands for OneCycleParamScheduler.
+        name: one of HistoryBuffer's four default statistics, or of the two annealing functions.
 
     Raises:
         pickle.UnpicklingError: for any other object or name.
     """
     if owner is HistoryBuffer and isinstance(name, str) and name in STATISTICS:
         return vars(HistoryBuffer)[name]
+    if owner is _ONE_CYCLE and isinstance(name, str) and name in ANNEALING:
+        return getattr(OneCycleParamScheduler, name)
     raise pickle.UnpicklingError(
         f'the checkpoint asks for the attribute {name!r} of {owner!r}; only {STATISTICS} of '
-        'mmengine.logging.HistoryBuffer are allowed, so the file was not loaded')
+        f'mmengine.logging.HistoryBuffer and {ANNEALING} of mmengine\'s OneCycleLR are allowed, '
+        'so the file was not loaded')
 
 
 def safe_globals() -> list[Any]:
@@ -50,8 +56,9 @@ def safe_globals() -> list[Any]:
     helpers = [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}')
                for name in ('_reconstruct', 'scalar') for core in ('core', '_core')]
     number_types = list(dict.fromkeys(type(np.dtype(code)) for code in NUMBER_TYPES))
+    scheduler = f'{OneCycleParamScheduler.__module__}.{OneCycleParamScheduler.__qualname__}'
     return [HistoryBuffer, np.ndarray, np.dtype, *number_types, *helpers,
-            (history_statistic, 'builtins.getattr')]
+            (_ONE_CYCLE, scheduler), (allowed_attribute, 'builtins.getattr')]
 
 
 def allow_mmengine_checkpoints() -> bool:

@@ -113,7 +113,7 @@ HOSTILE = {
     'an instance': lambda: Call(getattr, Call(HistoryBuffer), 'min'),
     'a default': lambda: Call(getattr, HistoryBuffer, 'nothing', Call(getattr, int, 'real')),
     'the servant by its own name': lambda: Call(
-        safe_load.history_statistic, HistoryBuffer, '__init__'),
+        safe_load.allowed_attribute, HistoryBuffer, '__init__'),
 }
 
 
@@ -147,7 +147,7 @@ def test_the_same_attacks_succeed_without_the_check(name):
 
 
 def test_the_servant_gives_the_four_statistics_alone():
-    assert [safe_load.history_statistic(HistoryBuffer, name) for name in safe_load.STATISTICS] == [
+    assert [safe_load.allowed_attribute(HistoryBuffer, name) for name in safe_load.STATISTICS] == [
         HistoryBuffer.min, HistoryBuffer.max, HistoryBuffer.current, HistoryBuffer.mean]
 
 
