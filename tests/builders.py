@@ -12,7 +12,6 @@ from timm.models.vision_transformer import (
     ParallelScalingBlock,
     ParallelThingsBlock,
     ResPostBlock,
-    VisionTransformer,
 )
 from torch import Tensor, nn
 
@@ -38,12 +37,40 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     'parallel pairs': ('vit_tiny_patch16_224', dict(block_fn=ParallelThingsBlock)),
 }
 
+#: The same for ViTs with rotary position embedding, and for blocks like theirs.
+ROTARY_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    'EVA': ('eva_giant_patch14_224', {}),
+    'EVA-02': ('eva02_base_patch14_224', {}),
+    'packed EVA-02': ('eva02_tiny_patch14_224', {}),
+    'EVA-02 with inner norms': ('eva02_base_patch16_clip_224', {}),
+    'EVA-02 with norm after': ('eva02_enormous_patch14_clip_224', {}),
+    'DINOv3': ('vit_small_patch16_dinov3', {}),
+    'jittered DINOv3': ('vit_small_patch16_dinov3', dict(rope_rescale_coords=2.0)),
+    'mixed rotary': ('vit_small_patch16_rope_mixed_ape_224', {}),
+    'Perception Encoder': ('vit_pe_core_tiny_patch16_384', {}),
+    'grouped queries': ('vit_base_patch16_sapiens2', dict(num_kv_heads=1)),
+}
+
+#: The same for ViTs with relative position bias.
+BIAS_KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    'BEiT': ('beit_base_patch16_224', {}),
+    'published': ('beit_base_patch16_224', dict(init_values=1.0, use_abs_pos_emb=True)),
+    'shared table': (
+        'beit_base_patch16_224',
+        dict(use_rel_pos_bias=False, use_shared_rel_pos_bias=True, use_abs_pos_emb=True),
+    ),
+    'two tables': ('beit_base_patch16_224', dict(use_shared_rel_pos_bias=True)),
+    'BEiT with SwiGLU': ('beit_base_patch16_224', dict(swiglu_mlp=True, scale_mlp=True)),
+}
+
+ALL_KINDS = {**KINDS, **ROTARY_KINDS, **BIAS_KINDS}
+
 
 def tiny_anchor(
     depth: int = 6, width: int = 48, kind: str = 'class token', **settings: Any
 ) -> dict[str, Any]:
     """Config of an anchor with patches of 8 pixels and heads of 16 channels, without weights."""
-    name, arguments = KINDS[kind]
+    name, arguments = ALL_KINDS[kind]
     arguments = dict(
         patch_size=8, depth=depth, embed_dim=width, num_heads=width // 16, **arguments
     )
@@ -52,13 +79,13 @@ def tiny_anchor(
 
 def tiny_vit(
     depth: int = 6, width: int = 48, kind: str = 'class token', img_size: int = 64, **more: Any
-) -> VisionTransformer:
+) -> nn.Module:
     """The timm model of :func:`tiny_anchor`, built by timm alone, in eval mode."""
     anchor = tiny_anchor(depth, width, kind)
     arguments = {**anchor['model_kwargs'], **more}
-    vit = timm.create_model(
-        anchor['model_name'], num_classes=0, img_size=img_size, dynamic_img_size=True, **arguments
-    )
+    if kind not in BIAS_KINDS:  # timm's Beit takes one size
+        arguments['dynamic_img_size'] = True
+    vit = timm.create_model(anchor['model_name'], num_classes=0, img_size=img_size, **arguments)
     return vit.eval()
 
 

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmsnnet.models import AnchorConfig, AnchorViT, StitchedViT
 from mmsnnet.models.vit_cost import block_cost, vit_spec
-from tests.builders import KINDS, random_images, tiny_anchor, tiny_backbone, tiny_vit
+from tests.builders import ALL_KINDS, random_images, tiny_anchor, tiny_backbone, tiny_vit
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def traced_flops(module: nn.Module, call: Callable[[], Any]) -> int:
     for part in module.modules():
         if hasattr(part, 'fused_attn'):
             part.fused_attn = False
-        if 'Norm' in type(part).__name__:
+        if hasattr(part, 'normalized_shape'):
             count = lambda _, __, out: normed.append(5 * out.numel())  # noqa: E731
             handles.append(part.register_forward_hook(count))
     with FlopCounterMode(display=False) as counter:
@@ -33,33 +33,34 @@ def traced_flops(module: nn.Module, call: Callable[[], Any]) -> int:
     return counter.get_total_flops() // 2 + sum(normed)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', ALL_KINDS)
 def test_flops_of_every_kind_equal_the_traced_ones(kind):
     anchor = AnchorViT(AnchorConfig.parse(tiny_anchor(2, 48, kind)), (64, 64)).eval()
     images = random_images(1, 40, 72)
 
     def forward() -> None:
-        tokens = anchor.embed(images)
+        tokens, context = anchor.embed(images), anchor.context((5, 9))
         for index in range(2):
-            tokens = anchor.run_block(tokens, index)
+            tokens = anchor.run_block(tokens, index, context)
 
     assert anchor.spec.flops((40, 72)) == traced_flops(anchor, forward)
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', ALL_KINDS)
 def test_flops_and_params_of_one_block_equal_what_it_holds(kind):
     block = tiny_vit(2, 48, kind).blocks[1]
     cost = block_cost(block)
-    tokens = torch.zeros(1, 13, 48)
-    assert cost.flops(13) == traced_flops(block, lambda: block(tokens))
+    tokens = torch.zeros(1, 65, 48)
+    assert cost.flops(65) == traced_flops(block, lambda: block(tokens))
     assert cost.params == sum(p.numel() for p in block.parameters())
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', ALL_KINDS)
 def test_params_of_the_parts_sum_up_to_the_model(kind):
     anchor = AnchorViT(AnchorConfig.parse(tiny_anchor(2, 48, kind)), (64, 64))
     spec = anchor.spec
     parts = spec.embed_params + sum(block.params for block in spec.blocks) + spec.norm_params
+    parts += spec.shared_params
     assert parts == sum(p.numel() for p in anchor.parameters())
 
 
