@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -56,7 +56,26 @@ def prepare_checkpoint(
         raise ValueError(
             f'The checkpoint is of another backbone than this StitchedViT ({anchors}): '
             f'{"; ".join(problems)}. Use the anchors, scheme, out_indices and lora_rank of its '
-            'training.'
+            'training, and its img_size unless that is square.'
+        )
+    network.was_loaded = True
+
+
+def check_initialized(
+    network: StitchNetwork, init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+) -> None:
+    """Refuse an ``init_cfg`` that named a file without anchors, which leaves them random.
+
+    Raises:
+        ValueError: If a checkpoint was to be loaded and held no anchor.
+    """
+    parts = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg
+    files = [part.get('checkpoint') for part in parts if part.get('type') == 'Pretrained']
+    if files and not network.was_loaded:
+        raise ValueError(
+            f'init_cfg of StitchedViT names {files[0]!r}, which holds no stitched backbone: give '
+            'the prefix of the backbone there, or name the file of an anchor by '
+            'anchors=[dict(model_name=..., checkpoint=FILE), ...].'
         )
 
 

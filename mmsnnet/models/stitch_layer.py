@@ -25,6 +25,7 @@ class StitchLayer(nn.Module):
         alpha: The update is scaled by ``alpha / rank``.
 
     Raises:
+        TypeError: If ``rank`` is not an integer.
         ValueError: If ``rank`` is negative.
     """
 
@@ -32,6 +33,8 @@ class StitchLayer(nn.Module):
         self, in_features: int, out_features: int, rank: int = 16, alpha: float = 1.0
     ) -> None:
         super().__init__()
+        if isinstance(rank, bool) or not isinstance(rank, int):
+            raise TypeError(f'lora_rank must be an integer, got {rank!r}.')
         if rank < 0:
             raise ValueError(f'lora_rank must be 0 (no LoRA) or more, got {rank}.')
         self.in_features = in_features
@@ -47,12 +50,16 @@ class StitchLayer(nn.Module):
             nn.init.kaiming_uniform_(self.lora_a, a=math.sqrt(5))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Map tokens (..., in_features) to (..., out_features)."""
+        """Map tokens (..., in_features) to (..., out_features) of the same type.
+
+        Autocast lowers the precision of the products alone: what follows is the residual stream
+        of the next anchor, which timm's blocks keep in float32.
+        """
         mapped = functional.linear(tokens, self.weight, self.bias)
-        if not self.rank:
-            return mapped
-        low_rank = functional.linear(tokens, self.lora_a)
-        return mapped + functional.linear(low_rank, self.lora_b) * self.scale
+        if self.rank:
+            low_rank = functional.linear(tokens, self.lora_a)
+            mapped = mapped + functional.linear(low_rank, self.lora_b) * self.scale
+        return mapped.to(tokens.dtype)
 
     def merged_weight(self) -> Tensor:
         """Weight (out_features, in_features) of the one linear map that this layer amounts to."""

@@ -69,10 +69,13 @@ def build_anchors(
         The anchors and their specs.
 
     Raises:
+        TypeError: If the anchors are no list.
         ValueError: If a model cannot be an anchor, or a label cannot name one.
     """
     if isinstance(anchors, (str, Mapping)):
         anchors = (anchors,)
+    if not isinstance(anchors, Sequence):
+        raise TypeError(f'anchors must be a list of timm names or dicts, got {anchors!r}.')
     built = [
         AnchorViT(AnchorConfig.parse(anchor), img_size, drop_path_rate, final_norm)
         for anchor in anchors
@@ -101,9 +104,11 @@ class StitchNetwork(BaseModule):
 
     Attributes:
         prefix_cache: What shares common beginnings of stitches while it is active, else None.
+        was_loaded: Whether a checkpoint with anchors was loaded.
     """
 
     prefix_cache: PrefixCache | None = None
+    was_loaded: bool = False
 
     def __init__(
         self,

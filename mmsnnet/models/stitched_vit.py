@@ -20,7 +20,7 @@ from mmsnnet.stitching.sampler import StitchSampler
 
 from .anchor_config import AnchorConfig
 from .anchor_weights import fold_normalization, load_anchor_weights
-from .backbone_checks import check_inherited_arguments, prepare_checkpoint
+from .backbone_checks import check_inherited_arguments, check_initialized, prepare_checkpoint
 from .freezing import check_frozen_stages, freeze, frozen_modules
 from .samplers import build_sampler
 from .stitch_fit import StitchFit
@@ -170,9 +170,9 @@ class StitchedViT(StitchNetwork):
             fit.add(images)
             fit.all_reduce()
             fit.solve()
-        step = int(self.training_steps)
+        step = self.training_steps.clone()  # a number only where needed: reading waits for a GPU
         self.training_steps += 1
-        return self._training_stitch or self.sampler.sample(step, get_rank())
+        return self._training_stitch or self.sampler.sample(int(step), get_rank())
 
     def train(self, mode: bool = True) -> StitchedViT:
         """Set the mode; frozen parts stay in eval mode, so that they drop no paths."""
@@ -236,6 +236,7 @@ class StitchedViT(StitchNetwork):
         """
         if self.init_cfg:
             initialize(self, self.init_cfg)
+            check_initialized(self, self.init_cfg)
         elif self._needs_anchor_weights:
             for anchor in self.anchors.values():
                 load_anchor_weights(anchor)

@@ -209,3 +209,18 @@ def test_init_cfg_loads_a_whole_backbone_in_place_of_the_anchors(tmp_path):
     assert fresh.is_fitted
     for name, value in fresh.state_dict().items():
         assert torch.equal(value, trained.state_dict()[name]), name
+
+
+def test_init_cfg_that_names_a_file_without_a_stitched_backbone_is_refused(tmp_path):
+    file = tmp_path / 'vit.pth'
+    torch.save(tiny_vit(12, 96).state_dict(), file)
+    backbone = tiny_backbone(init_cfg=dict(type='Pretrained', checkpoint=str(file)))
+    with pytest.raises(ValueError, match=r"vit\.pth', which holds no stitched backbone") as raised:
+        backbone.init_weights()
+    assert '\n' not in str(raised.value)
+
+
+def test_init_cfg_that_names_no_file_is_left_to_mmengine():
+    backbone = tiny_backbone(init_cfg=dict(type='Constant', layer='Conv2d', val=0.25))
+    backbone.init_weights()
+    assert (backbone.anchor(0).vit.patch_embed.proj.weight == 0.25).all()

@@ -30,6 +30,16 @@ def test_it_computes_the_formula_of_lora():
     torch.testing.assert_close(layer(x).double(), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize('rank', [0, 4])
+def test_autocast_leaves_the_type_of_the_tokens(rank):
+    layer, x = make_layer(rank), make_tokens()
+    with torch.autocast('cpu', torch.bfloat16):
+        assert functional.linear(x, layer.weight).dtype == torch.bfloat16
+        out = layer(x)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, layer(x), rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize('rank', [0, 1, 4])
 def test_the_merged_weight_does_what_the_layer_does(rank):
     layer, x = make_layer(rank), make_tokens()

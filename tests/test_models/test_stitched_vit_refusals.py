@@ -76,6 +76,8 @@ def test_values_that_are_not_possible_are_refused_in_one_line(settings, message)
         (dict(anchors=[3]), 'timm model name or a dict with model_name, got int'),
         (dict(out_indices=(1.5,)), r'out_indices must be integers, got 1\.5'),
         (dict(img_size='large'), 'one integer or a pair'),
+        (dict(anchors=None), 'anchors must be a list of timm names or dicts, got None'),
+        (dict(lora_rank=1.5), r'lora_rank must be an integer, got 1\.5'),
         (dict(scheme=3), 'scheme must be a name or a dict, got int'),
     ],
 )
