@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+#: Anchors of the paper's main experiments (SN-Netv2, arXiv 2307.00154, section 4).
+DEFAULT_ANCHORS = (
+    'deit3_small_patch16_224.fb_in22k_ft_in1k',
+    'deit3_large_patch16_224.fb_in22k_ft_in1k',
+)
+
 
 @dataclass(frozen=True)
 class AnchorConfig:

@@ -134,7 +134,9 @@ class AnchorViT(nn.Module):
     def spec(self) -> AnchorSpec:
         """Shape and cost of the anchor."""
         shared = self.family.shared_parameters(self.vit)
-        return vit_spec(self.vit, self.config.label, shared)
+        return self.family.refine_spec(
+            self.vit, vit_spec(self.vit, self.config.label, shared)
+        )
 
     @property
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -57,7 +57,12 @@ def frozen_tokens(network: StitchNetwork, frozen_stages: int) -> Iterator[nn.Par
 
 
 def freeze(network: StitchNetwork, frozen_stages: int) -> None:
-    """Exclude the frozen weights from training."""
+    """Exclude the frozen weights from training.
+
+    Raises:
+        ValueError: If there cannot be as many frozen stages.
+    """
+    check_frozen_stages(network, frozen_stages)
     for module in frozen_modules(network, frozen_stages):
         module.requires_grad_(False)
     for parameter in frozen_tokens(network, frozen_stages):

@@ -24,6 +24,7 @@ from mmsnnet.stitching import (
 
 from .anchor_config import AnchorConfig
 from .anchor_vit import AnchorViT
+from .families.windowed import use_windows
 from .stitch_layer import StitchLayer
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ def build_anchors(
     img_size: tuple[int, int],
     drop_path_rate: float,
     final_norm: bool,
+    window_size: int | None = None,
+    global_blocks: Sequence[int] | None = None,
 ) -> tuple[list[AnchorViT], list[AnchorSpec]]:
     """Build anchors and sort them from cheap to costly.
 
@@ -64,6 +67,8 @@ def build_anchors(
         img_size: Input (height, width) in pixels that position embeddings are laid out for.
         drop_path_rate: Stochastic depth rate of each anchor's last block.
         final_norm: Whether taps pass the final norm of their anchor.
+        window_size: Side of the windows that attention is restricted to; None for no windows.
+        global_blocks: Blocks of the largest anchor without windows.
 
     Returns:
         The anchors and their specs.
@@ -84,7 +89,9 @@ def build_anchors(
     if taken:  # labels become names of submodules
         raise ValueError(f'Anchor label {taken[0]!r} is a word of torch; choose another, like S.')
     order = cost_order([anchor.spec for anchor in built], img_size)
-    return [built[i] for i in order], [built[i].spec for i in order]
+    built = [built[i] for i in order]
+    use_windows(built, window_size, global_blocks)
+    return built, [anchor.spec for anchor in built]
 
 
 class StitchNetwork(BaseModule):

@@ -18,19 +18,13 @@ from mmsnnet.stitching import CostTable, Stitch, StitchSpace, check_image_size
 from mmsnnet.stitching.question import resolve_stitch
 from mmsnnet.stitching.sampler import StitchSampler
 
-from .anchor_config import AnchorConfig
+from .anchor_config import DEFAULT_ANCHORS, AnchorConfig
 from .anchor_weights import fold_normalization, load_anchor_weights
 from .backbone_checks import check_inherited_arguments, check_initialized, prepare_checkpoint
-from .freezing import check_frozen_stages, freeze, frozen_modules
+from .freezing import freeze, frozen_modules
 from .samplers import build_sampler
 from .stitch_fit import StitchFit
 from .stitch_network import Features, StitchNetwork, build_anchors
-
-#: Anchors of the paper's main experiments (SN-Netv2, arXiv 2307.00154, section 4).
-DEFAULT_ANCHORS = (
-    'deit3_small_patch16_224.fb_in22k_ft_in1k',
-    'deit3_large_patch16_224.fb_in22k_ft_in1k',
-)
 
 
 @MODELS.register_module(name=['StitchedViT', 'StitchedViTBackbone'])
@@ -58,6 +52,9 @@ class StitchedViT(StitchNetwork):
             largest anchor and those of the others that lie wholly beside them.
         with_cp: Whether to recompute blocks in the backward pass to save memory.
         output_cls_token: Whether to return pairs (map, class token), as mmseg's DPTHead reads.
+        window_size: Side in patches of the windows that attention is restricted to, as in ViTDet;
+            class and register tokens are then left out. None: all attention is global.
+        global_blocks: Blocks of the largest anchor that stay global; None spreads four evenly.
         sampler: Config of the sampler that serves training without ``StitchSamplingHook``.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
             loads a whole stitched backbone in place of the anchors' weights.
@@ -81,18 +78,21 @@ class StitchedViT(StitchNetwork):
         frozen_stages: int = -1,
         with_cp: bool = False,
         output_cls_token: bool = False,
+        window_size: int | None = None,
+        global_blocks: Sequence[int] | None = None,
         sampler: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         **inherited: Any,
     ) -> None:
         check_inherited_arguments(inherited)
         size = check_image_size(img_size)
-        built, specs = build_anchors(anchors, size, drop_path_rate, final_norm)
+        built, specs = build_anchors(
+            anchors, size, drop_path_rate, final_norm, window_size, global_blocks
+        )
         taps = (out_indices,) if isinstance(out_indices, int) else out_indices
         space = StitchSpace(specs, taps, scheme, normed_taps=final_norm)
         super().__init__(built, space, lora_rank, lora_alpha, with_cp, output_cls_token, init_cfg)
         self.img_size = size
-        check_frozen_stages(self, frozen_stages)
         self.frozen_stages = frozen_stages
         freeze(self, frozen_stages)
         self._sampler_config = sampler

@@ -14,19 +14,43 @@ NORM_FLOPS_PER_ELEMENT = 5
 class BlockCost:
     """Cost of one transformer block as a polynomial in the number of tokens N.
 
+    A block with windows attends within each window of the token map, its padding included: with
+    W windows of w x w places it costs N per_token + W w^2 per_window_token + W w^4 per_token_pair.
+
     Attributes:
-        per_token: Multiply-adds per token: the linear layers and the norms.
+        per_token: Multiply-adds per token: the linear layers and the norms, those of attention
+            left out where there are windows.
         per_token_pair: Multiply-adds per ordered pair of tokens: the two attention products.
         params: Number of parameters.
+        window: Side of a window in tokens; 0 if all tokens attend to all.
+        per_window_token: Multiply-adds of attention's linear layers and norms, per place of a
+            window.
     """
 
     per_token: int
     per_token_pair: int
     params: int
+    window: int = 0
+    per_window_token: int = 0
 
-    def flops(self, num_tokens: int) -> int:
-        """FLOPs of the block on ``num_tokens`` tokens, a multiply-add counting as one."""
-        return num_tokens * self.per_token + num_tokens * num_tokens * self.per_token_pair
+    def flops(self, num_tokens: int, grid: tuple[int, int] | None = None) -> int:
+        """FLOPs of the block on ``num_tokens`` tokens, a multiply-add counting as one.
+
+        Args:
+            num_tokens: Patches and prefix tokens.
+            grid: (rows, columns) of the patches, which windows need to be known.
+
+        Raises:
+            ValueError: If the block has windows and ``grid`` is missing.
+        """
+        if not self.window:
+            return num_tokens * self.per_token + num_tokens * num_tokens * self.per_token_pair
+        if grid is None:
+            raise ValueError('The cost of a block with windows needs the grid of its tokens.')
+        windows = -(-grid[0] // self.window) * -(-grid[1] // self.window)
+        places = self.window * self.window
+        inside = places * self.per_window_token + places * places * self.per_token_pair
+        return num_tokens * self.per_token + windows * inside
 
 
 @dataclass(frozen=True)
@@ -65,10 +89,15 @@ class AnchorSpec:
         """Number of blocks."""
         return len(self.blocks)
 
+    def grid(self, image_size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches of an image of (height, width) pixels, the last padded."""
+        height, width = image_size
+        return -(-height // self.patch_size), -(-width // self.patch_size)
+
     def num_patches(self, image_size: tuple[int, int]) -> int:
         """Patches of an image of (height, width) pixels; a partial patch is padded to a whole."""
-        height, width = image_size
-        return -(-height // self.patch_size) * -(-width // self.patch_size)
+        rows, columns = self.grid(image_size)
+        return rows * columns
 
     def num_tokens(self, image_size: tuple[int, int]) -> int:
         """Patches and prefix tokens of an image of (height, width) pixels."""
@@ -79,7 +108,8 @@ class AnchorSpec:
         tokens = self.num_tokens(image_size)
         embed = self.num_patches(image_size) * self.embed_flops_per_patch
         embed += tokens * self.embed_flops_per_token
-        return embed + sum(block.flops(tokens) for block in self.blocks)
+        grid = self.grid(image_size)
+        return embed + sum(block.flops(tokens, grid) for block in self.blocks)
 
     @classmethod
     def plain_vit(

@@ -70,6 +70,7 @@ class CostTable(Mapping[str, Cost]):
         self.space = space
         self.image_size = check_image_size(image_size)
         self.constant = constant
+        self._grid = space.anchors[-1].grid(self.image_size)
         self._num_patches = space.anchors[-1].num_patches(self.image_size)
         self._num_tokens = space.anchors[-1].num_tokens(self.image_size)
         self._flops_of_step: dict[Step, int] = {}
@@ -115,7 +116,7 @@ class CostTable(Mapping[str, Cost]):
                 + tokens * anchor.embed_flops_per_token
             )
         if isinstance(step, Block):
-            return anchors[step.anchor].blocks[step.index].flops(tokens)
+            return anchors[step.anchor].blocks[step.index].flops(tokens, self._grid)
         if isinstance(step, Cross):
             return tokens * self._map_size(step.layer)
         norm = anchors[step.anchor].norm_flops_per_token if self.space.normed_taps else 0

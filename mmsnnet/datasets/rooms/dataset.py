@@ -65,8 +65,7 @@ def write_rooms(out: Path, spec: RoomsSpec, workers: int = 1, overwrite: bool = 
         report(done, total)
     for split in SPLITS:
         _write_index(out, split, known[split])
-        if 'coco' in spec.layouts:
-            _write_coco(out, spec, split, known[split])
+        _write_coco(out, spec, split, known[split])
     return rendered, total - rendered
 
 
@@ -107,7 +106,9 @@ def _write_index(out: Path, split: str, entries: dict[str, dict[str, Any]]) -> N
 
 
 def _write_coco(out: Path, spec: RoomsSpec, split: str, known: dict[str, Any]) -> None:
-    """Writes a split's annotations anew, from the instance pictures and the list of objects."""
+    """Writes a split's annotations (layout coco) anew, from its instance pictures and objects."""
+    if 'coco' not in spec.layouts:
+        return
     rooms = ((index + 1, files.stem('coco', split, index, '') + '.jpg',
               files.read_instances(out / files.instance_path(split, index)),
               known[files.stem('ade20k', split, index, '')]['objects'])

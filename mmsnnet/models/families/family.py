@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from mmsnnet.stitching import AnchorSpec
+
 from .position_embedding import fit_position_embedding
 
 
@@ -75,6 +77,10 @@ class ViTFamily(ABC):
     def shared_parameters(self, vit: nn.Module) -> Iterator[nn.Parameter]:
         """Parameters outside the blocks that each of the blocks needs."""
         return iter(())
+
+    def refine_spec(self, vit: nn.Module, spec: AnchorSpec) -> AnchorSpec:
+        """Spec of a model, where its layers alone do not tell what is run: as it is."""
+        return spec
 
     @abstractmethod
     def convert(self, state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
