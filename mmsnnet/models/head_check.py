@@ -23,8 +23,13 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _neck_channels(neck: nn.Module, channels: int, num_maps: int) -> list[int]:
-    """Channels of the maps that a neck delivers.
+def _needs_data(error: Exception) -> bool:
+    """Whether a module failed for want of values, or of an operator, on meta tensors."""
+    return isinstance(error, NotImplementedError) or 'meta' in str(error).lower()
+
+
+def _neck_channels(neck: nn.Module, channels: int, num_maps: int) -> list[int] | None:
+    """Channels of the maps that a neck delivers; None if it does not run without data.
 
     Raises:
         ValueError: If the neck is made for other maps.
@@ -46,6 +51,8 @@ def _neck_channels(neck: nn.Module, channels: int, num_maps: int) -> list[int]:
     try:
         outputs = meta_call([neck], neck, features)
     except Exception as error:
+        if _needs_data(error):
+            return None
         raise ValueError(
             f'neck {kind} does not take the {num_maps} maps of {channels} channels that the '
             f'backbone delivers ({_first_line(error)}).'
@@ -125,7 +132,8 @@ def check_channels(model: nn.Module) -> None:
     """Check that neck and heads of a segmentor take what its StitchedViT delivers.
 
     The declared channels are compared; a neck is also run on shapes alone, to learn what it hands
-    on. Auxiliary heads are checked too. Heads that do not declare their channels are passed over.
+    on. Auxiliary heads are checked too. Heads that do not declare their channels are passed over,
+    and so are all heads behind a neck that cannot run on shapes alone.
 
     Args:
         model: Segmentor with a StitchedViT, wrapped or not.
@@ -141,6 +149,8 @@ def check_channels(model: nn.Module) -> None:
     neck = getattr(model, 'neck', None)
     if neck is not None:
         channels = _neck_channels(neck, backbone.channels, len(channels))
+        if channels is None:
+            return
         source = f'the neck {type(neck).__name__}'
     for place, head in _heads(model):
         _check_head(place, head, channels, source)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from torch import nn
 
 from mmsnnet.models.head_check import check_channels
 from tests.segmentors import (
@@ -35,6 +36,28 @@ PYRAMID = dict(type='Feature2Pyramid', embed_dim=64, norm_cfg=dict(type='BN'))
 )  # fmt: skip
 def test_parts_that_fit_pass_and_run(parts):
     check_channels(build_segmentor(**parts))
+
+
+class ReadsValues(nn.Module):
+    """A neck that cannot run on shapes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(64, 16, 1)
+
+    def forward(self, maps):
+        maps = [self.project(item) for item in maps]
+        return [item / item.abs().max().item() for item in maps]
+
+
+def test_a_neck_that_needs_data_is_passed_over_with_the_heads_behind_it():
+    model = build_segmentor(head=setr_head(16))
+    model.neck = ReadsValues()
+    check_channels(model)
+    # The same neck would be refused for what it declares.
+    model.neck.in_channels = [32] * 4
+    with pytest.raises(ValueError, match=r'neck\.in_channels=\[32, 32, 32, 32\] of ReadsValues'):
+        check_channels(model)
 
 
 @pytest.mark.parametrize(
