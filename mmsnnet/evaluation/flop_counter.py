@@ -78,6 +78,8 @@ _BY_INPUT: dict[Any, Callable[..., int]] = {
     aten.batch_norm: _batch_norm,
     aten.adaptive_avg_pool2d: _pooling,
 }
+if hasattr(aten, 'rms_norm'):  # torch >= 2.4; timm's own formula before
+    _BY_INPUT[aten.rms_norm] = _layer_norm
 
 #: FLOPs per element of an operator's output.
 _BY_OUTPUT = {aten.upsample_nearest2d: 1, aten.upsample_bilinear2d: 4, aten.grid_sampler: 4}
@@ -103,7 +105,7 @@ class FlopCounter(TorchDispatchMode):
     scale), BatchNorm in eval mode 2, bilinear upsampling 4 per output element, nearest 1,
     adaptive average pooling 1 per input element; softmax, activations and additions nothing
     (``fvcore/nn/flop_count.py`` and ``jit_handles.py``). Unlike fvcore it counts fused attention,
-    in full, and needs no data: it works on meta tensors.
+    in full, and RMSNorm, as LayerNorm; and it needs no data: it works on meta tensors.
 
     Norms, pooling and fused attention are seen as a whole under ``torch.inference_mode()`` only,
     so use it there.
