@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmsnnet.models import StitchedViT
 from tests.builders import KINDS, random_images, tiny_anchor, tiny_backbone, tiny_vit
+from tests.by_hand import timm_block, timm_tokens
 
 
 def affine(backbone: StitchedViT, name: str, tokens: Tensor) -> Tensor:
@@ -35,16 +36,17 @@ def by_hand(backbone: StitchedViT, name: str, images: Tensor) -> list[Tensor]:
     stops = list(accumulate(spans))
     assert stops[-1] == depth
 
+    rows, columns = images.shape[2] // 8, images.shape[3] // 8
     tokens, found = None, {}
     for (label, count), stop, span in zip(segments, stops, spans):
         vit, start = anchors[label], stop - span
         if tokens is None:
-            tokens = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+            tokens = timm_tokens(vit, images)
         else:
             here, there = start // scale[before], start // scale[label]  # noqa: F821
             tokens = affine(backbone, f'{before}{here}_to_{label}{there}', tokens)  # noqa: F821
         for index in range(start // scale[label], start // scale[label] + int(count)):
-            tokens = vit.blocks[index](tokens)
+            tokens = timm_block(vit, tokens, index, (rows, columns))
             end = (index + 1) * scale[label]
             for position, tap in enumerate(backbone.space.taps):
                 if index * scale[label] <= tap < end:
@@ -54,7 +56,6 @@ def by_hand(backbone: StitchedViT, name: str, images: Tensor) -> list[Tensor]:
                         lift = f'{label}{index + 1}_to_{largest}{end}'
                         found[position] = affine(backbone, lift, tokens)
         before = label  # noqa: F841
-    rows, columns = images.shape[2] // 8, images.shape[3] // 8
     prefix = anchors[largest].num_prefix_tokens
     return [
         found[position][:, prefix:].transpose(1, 2).unflatten(2, (rows, columns))
@@ -98,6 +99,26 @@ def test_one_anchor_alone_is_a_plain_vit():
     theirs = vit.forward_intermediates(images, (2, 5), norm=True, intermediates_only=True)
     assert not backbone.stitch_layers and backbone.is_fitted and len(backbone.space) == 1
     assert all(torch.equal(a, b) for a, b in zip(backbone(images), theirs))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'kinds',
+    [
+        ('DINOv3', 'DINOv3'),
+        ('BEiT', 'shared table'),
+        ('class token', 'mixed rotary'),
+        ('EVA-02', 'published'),
+    ],
+)
+def test_every_route_of_anchors_of_other_classes_equals_the_loop_by_hand(kinds):
+    anchors = [tiny_anchor(depth, 48, kind) for depth, kind in zip((3, 6), kinds)]
+    backbone = tiny_backbone(anchors=anchors, out_indices=(0, 3, 5))
+    assert len(backbone.space) == 8 and backbone.space.anchors[0].depth == 3
+    images = random_images(1)
+    for name in backbone.space.names:
+        for ours, theirs in zip(backbone.run(images, name), by_hand(backbone, name, images)):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4, msg=name)
 
 
 @torch.no_grad()
