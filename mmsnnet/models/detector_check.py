@@ -135,6 +135,8 @@ def check_detector_heads(
 
 def _decoder_channels(decoder: nn.Module | None) -> list[int]:
     """Channels that the pixel decoder of a Mask2Former is made for, from the largest map down."""
+    if not hasattr(decoder, 'input_convs'):
+        return []
     # Its encoder takes the smallest map first; what is larger is joined afterwards.
-    parts = (*getattr(decoder, 'input_convs', ()), *getattr(decoder, 'lateral_convs', ()))
+    parts = (*decoder.input_convs, *decoder.lateral_convs)
     return [part.conv.in_channels for part in reversed(parts)]
