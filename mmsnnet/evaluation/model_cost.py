@@ -1,30 +1,37 @@
-"""What a whole segmentor or depth estimator costs: backbone, neck and decode head."""
+"""What a whole segmentor, depth estimator or detector costs: backbone, neck and head."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models.detector_check import is_detector
 from mmsnnet.models.head_check import check_channels
 from mmsnnet.models.meta_call import meta_call, meta_features
 from mmsnnet.stitching import Cost, CostTable, check_image_size
 
+from .detector_cost import detector_modules, run_detector
 from .flop_counter import FlopCounter
 
 
 def _inference_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Neck, if any, and decode head.
+    """Neck, if any, and decode head; neck and all heads of a detector.
 
     Raises:
-        ValueError: If the model has no decode head.
+        ValueError: If the model has no head that can be counted.
     """
+    if is_detector(model):
+        return detector_modules(model)
     if getattr(model, 'decode_head', None) is None:
         raise ValueError(
             f'{type(model).__name__} has no decode_head, so the cost of its head cannot be '
-            'counted; only segmentors and depth estimators of MMSegmentation are.'
+            'counted; only segmentors and depth estimators of MMSegmentation and detectors of '
+            'MMDetection are.'
         )
     parts = {'neck': getattr(model, 'neck', None), 'decode_head': model.decode_head}
     return {name: part for name, part in parts.items() if part is not None}
@@ -53,16 +60,18 @@ def _run_head(head: nn.Module, features: Any, depth_size: tuple[int, int] | None
     return out
 
 
-def _count_flops(
-    parts: dict[str, nn.Module],
-    features: tuple[Any, ...],
-    depth_size: tuple[int, int] | None,
-) -> int:
-    def run(features: Any) -> None:
-        if 'neck' in parts:
-            features = parts['neck'](features)
-        _run_head(parts['decode_head'], features, depth_size)
+def _run_segmentor(
+    parts: dict[str, nn.Module], depth_size: tuple[int, int] | None, features: Any
+) -> None:
+    """Run neck and decode head on features of the backbone."""
+    if 'neck' in parts:
+        features = parts['neck'](features)
+    _run_head(parts['decode_head'], features, depth_size)
 
+
+def _count_flops(
+    parts: dict[str, nn.Module], run: Callable[[Any], None], features: tuple[Any, ...]
+) -> int:
     try:
         with FlopCounter() as counter:
             meta_call(parts.values(), run, features)
@@ -81,16 +90,17 @@ def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
     This is neck and decode head, without auxiliary heads; it is the same for all stitches. The
     resizing to the image is left out in segmentors, and counted in depth estimators, as in the
     published tables of both: their figures for depth trace it even where it changes no size (4 x
-    480 x 640 FLOPs on NYUv2). Counted by executing on shapes alone,
-    by the conventions of :class:`~mmsnnet.evaluation.flop_counter.FlopCounter`; the model may be
-    on any device, the meta device too, and is left as it was.
+    480 x 640 FLOPs on NYUv2). Of a detector it is neck, RPN, and box and mask heads on as many
+    regions as its test_cfg allows (``detector_cost.run_detector``). Counted by executing on shapes
+    alone, by the conventions of :class:`~mmsnnet.evaluation.flop_counter.FlopCounter`; the model
+    may be on any device, the meta device too, and is left as it was.
 
     Args:
-        model: Segmentor or depth estimator with a StitchedViT, wrapped or not.
+        model: Segmentor, depth estimator or detector with a StitchedViT, wrapped or not.
         image_size: (height, width) in pixels, or one number for a square.
 
     Raises:
-        ValueError: If there is no StitchedViT or no decode head, its channels do not fit the
+        ValueError: If there is no StitchedViT or no such head, its channels do not fit the
             backbone, or it cannot be executed on shapes alone.
     """
     height, width = check_image_size(image_size)
@@ -106,15 +116,19 @@ def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
         with_cls_token=bool(getattr(backbone, 'output_cls_token', False)),
     )
     params = nn.ModuleList(parts.values()).parameters()
-    depth_size = (height, width) if _estimates_depth(model) else None
-    return Cost(_count_flops(parts, features, depth_size), sum(param.numel() for param in params))
+    if is_detector(model):
+        run = partial(run_detector, model)
+    else:
+        depth_size = (height, width) if _estimates_depth(model) else None
+        run = partial(_run_segmentor, parts, depth_size)
+    return Cost(_count_flops(parts, run, features), sum(param.numel() for param in params))
 
 
 def model_costs(model: nn.Module, image_size: int | tuple[int, int]) -> CostTable:
-    """Cost of the whole model under each stitch: backbone, neck and decode head.
+    """Cost of the whole model under each stitch: backbone, neck and head.
 
     Args:
-        model: Segmentor or depth estimator with a StitchedViT, wrapped or not.
+        model: Segmentor, depth estimator or detector with a StitchedViT, wrapped or not.
         image_size: (height, width) in pixels, or one number for a square.
 
     Raises:

@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from .detector_check import check_detector_heads, check_pyramid_neck, is_detector
 from .lookup import find_stitched_backbone
 from .meta_call import meta_call, meta_features
 
@@ -28,8 +29,10 @@ def _needs_data(error: Exception) -> bool:
     return isinstance(error, NotImplementedError) or 'meta' in str(error).lower()
 
 
-def _neck_channels(neck: nn.Module, channels: int, num_maps: int) -> list[int] | None:
-    """Channels of the maps that a neck delivers; None if it does not run without data.
+def _neck_maps(neck: nn.Module, channels: int, num_maps: int) -> list[Tensor] | None:
+    """Maps that a neck delivers for maps of a trial grid, as tensors without data.
+
+    None if it does not run without data.
 
     Raises:
         ValueError: If the neck is made for other maps.
@@ -57,8 +60,7 @@ def _neck_channels(neck: nn.Module, channels: int, num_maps: int) -> list[int] |
             f'neck {kind} does not take the {num_maps} maps of {channels} channels that the '
             f'backbone delivers ({_first_line(error)}).'
         ) from error
-    outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
-    return [output.shape[1] for output in outputs]
+    return [outputs] if isinstance(outputs, Tensor) else list(outputs)
 
 
 def _check_pyramid(neck: nn.Module, channels: int) -> None:
@@ -108,9 +110,11 @@ def _check_head(place: str, head: nn.Module, channels: list[int], source: str) -
         fits = _as_list(declared) == inputs
     if not fits:
         fitting = inputs if isinstance(index, (list, tuple)) else inputs[0]
+        # FCNHead without convolutions has nothing that would change the number of channels.
+        also = f' and {place}.channels={fitting}' if getattr(head, 'num_convs', 1) == 0 else ''
         raise ValueError(
             f'{place}.in_channels={declared} of {type(head).__name__} does not fit {source}: '
-            f'put {fitting}.'
+            f'put {fitting}{also}.'
         )
 
 
@@ -128,15 +132,29 @@ def _check_reassembly(place: str, head: nn.Module, channels: list[int], source: 
         )
 
 
+def _check_class_tokens(place: str, head: nn.Module, with_tokens: bool) -> None:
+    """Check that a head that reads class tokens gets them.
+
+    Raises:
+        ValueError: If the backbone hands on maps alone.
+    """
+    blocks = getattr(head, 'reassemble_blocks', None)
+    if blocks is not None and not with_tokens and getattr(head, 'needs_cls_token', True):
+        raise ValueError(
+            f'{place} {type(head).__name__} with readout_type={blocks.readout_type!r} reads class '
+            'tokens, but the backbone hands on maps alone: put backbone.output_cls_token=True.'
+        )
+
+
 def check_channels(model: nn.Module) -> None:
-    """Check that neck and heads of a segmentor take what its StitchedViT delivers.
+    """Check that neck and heads of a segmentor or detector take what its StitchedViT delivers.
 
     The declared channels are compared; a neck is also run on shapes alone, to learn what it hands
     on. Auxiliary heads are checked too. Heads that do not declare their channels are passed over,
     and so are all heads behind a neck that cannot run on shapes alone.
 
     Args:
-        model: Segmentor with a StitchedViT, wrapped or not.
+        model: Segmentor or detector with a StitchedViT, wrapped or not.
 
     Raises:
         ValueError: If the model has no StitchedViT, or something does not fit; the message says
@@ -147,11 +165,19 @@ def check_channels(model: nn.Module) -> None:
     channels = [backbone.channels] * len(backbone.space.taps)
     source = 'the backbone'
     neck = getattr(model, 'neck', None)
+    strides: list[float] = [backbone.patch_size] * len(channels)
+    if is_detector(model):
+        check_pyramid_neck(model, backbone.channels, backbone.patch_size)
     if neck is not None:
-        channels = _neck_channels(neck, backbone.channels, len(channels))
-        if channels is None:
+        maps = _neck_maps(neck, backbone.channels, len(channels))
+        if maps is None:
             return
+        channels = [item.shape[1] for item in maps]
+        strides = [backbone.patch_size * _TRIAL_GRID / item.shape[-1] for item in maps]
         source = f'the neck {type(neck).__name__}'
+    if is_detector(model):
+        check_detector_heads(model, channels, strides, source)
     for place, head in _heads(model):
         _check_head(place, head, channels, source)
         _check_reassembly(place, head, channels, source)
+        _check_class_tokens(place, head, neck is None and backbone.output_cls_token)
