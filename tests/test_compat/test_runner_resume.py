@@ -41,7 +41,7 @@ class Mean(BaseMetric):
 DATA = [dict(inputs=torch.tensor([float(i), 1.0 - i])) for i in range(8)]
 
 
-def a_runner(folder, by_epoch, checkpoint=None):
+def a_runner(folder, by_epoch, checkpoint=None, one_cycle=None):
     """A run of four epochs or iterations, from the start or from a checkpoint."""
     loader = dict(batch_size=2, num_workers=0, dataset=DATA,
                   collate_fn=dict(type='default_collate'),
@@ -51,6 +51,9 @@ def a_runner(folder, by_epoch, checkpoint=None):
     schedulers = [dict(type='LinearLR', start_factor=0.1, by_epoch=by_epoch, begin=0, end=2),
                   dict(type='CosineAnnealingLR', T_max=4, eta_min=0., by_epoch=by_epoch),
                   dict(type='CosineAnnealingMomentum', T_max=4, eta_min=.5, by_epoch=by_epoch)]
+    if one_cycle:
+        schedulers = [dict(type='OneCycleLR', eta_max=0.1, end=4, by_epoch=by_epoch,
+                           anneal_strategy=one_cycle)]
     return Runner(
         model=Line(), work_dir=str(folder), train_dataloader=loader, train_cfg=train,
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=0.1)),
@@ -83,6 +86,19 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(tmp_path, by_epoch):
     best = resumed.message_hub.get_info('best_score')
     assert isinstance(best, np.float32)
     assert best == whole.message_hub.get_info('best_score')
+
+
+@pytest.mark.parametrize('strategy', ['cos', 'linear'])
+def test_a_run_with_one_cycle_resumes(tmp_path, strategy):
+    whole = a_runner(tmp_path / 'whole', False, one_cycle=strategy)
+    whole.train()
+    half = tmp_path / 'whole' / 'iter_2.pth'
+    resumed = a_runner(tmp_path / 'resumed', False, str(half), one_cycle=strategy)
+    resumed.train()
+    np.testing.assert_array_equal(history(resumed, 'train/lr'), history(whole, 'train/lr'))
+    assert len(set(history(whole, 'train/lr'))) == 4
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], value), name
 
 
 def test_a_file_of_the_runner_holds_history_buffers_and_loads_with_the_check_spelled_out(tmp_path):

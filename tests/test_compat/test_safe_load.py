@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from mmsnnet import compat
 from mmsnnet.compat import safe_load
@@ -112,6 +113,10 @@ HOSTILE = {
     'other methods': lambda: Call(getattr, HistoryBuffer, 'register_statistics'),
     'an instance': lambda: Call(getattr, Call(HistoryBuffer), 'min'),
     'a default': lambda: Call(getattr, HistoryBuffer, 'nothing', Call(getattr, int, 'real')),
+    'dunder of OneCycle': lambda: Call(getattr, OneCycleParamScheduler, '__init__'),
+    'other functions of OneCycle': lambda: Call(getattr, OneCycleParamScheduler, 'step'),
+    'globals of an annealing': lambda: Call(
+        getattr, Call(getattr, OneCycleParamScheduler, '_annealing_cos'), '__globals__'),
     'the servant by its own name': lambda: Call(
         safe_load.allowed_attribute, HistoryBuffer, '__init__'),
 }
@@ -144,6 +149,18 @@ def test_a_served_statistic_cannot_be_called_by_the_checkpoint():
 def test_the_same_attacks_succeed_without_the_check(name):
     loaded = torch.load(saved({'state_dict': HOSTILE[name]()}), weights_only=False)
     assert loaded['state_dict'] is not None
+
+
+@pytest.mark.parametrize('name', safe_load.ANNEALING)
+def test_the_annealing_functions_of_one_cycle_come_back(name):
+    function = getattr(OneCycleParamScheduler, name)
+    assert torch.load(saved({'anneal_func': function}))['anneal_func'] is function
+
+
+@NEEDS_CHECKS
+def test_a_checkpoint_cannot_make_a_scheduler():
+    with pytest.raises((pickle.UnpicklingError, TypeError)):
+        torch.load(saved({'state_dict': Call(OneCycleParamScheduler, 1, 'lr')}))
 
 
 def test_the_servant_gives_the_four_statistics_alone():

@@ -21,7 +21,7 @@ def build_dpt_depth_head(**settings: Any) -> nn.Module:
     try:
         from .dpt_depth_head import DPTDepthHead
     except ModuleNotFoundError as error:
-        if error.name != 'mmseg':
+        if (error.name or '').split('.')[0] != 'mmseg':
             raise
         raise ImportError(
             "type='DPTDepthHead' extends a head of MMSegmentation, which is not installed: "
