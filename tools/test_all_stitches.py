@@ -1,7 +1,9 @@
 """Scores the stitches of a trained model and reports their Pareto front.
 
-One JSON line a stitch goes to OUT/stitches.jsonl as soon as it is final, so that a killed run
-goes on where it stopped; then come pareto.json, pareto.csv, pareto.png and a table.
+All stitches share one pass over the data, in which what they have in common is computed once. What
+is known of the images so far lies in OUT/shards, so that a killed run goes on where it stopped.
+One JSON line a stitch goes to OUT/stitches.jsonl as soon as it is final; then come pareto.json,
+pareto.csv, pareto.png and a table.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--overwrite', action='store_true', help='discard results that are in the folder'
     )
+    add_work_arguments(parser)
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none'
     )
@@ -55,6 +58,52 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.out is None:
         args.out = str(Path('work_dirs') / Path(args.config).stem / 'stitches')
     return args
+
+
+def add_work_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how the work is done, which changes no result."""
+    group = parser.add_argument_group('how the work is done (none of it changes a result)')
+    group.add_argument(
+        '--one-by-one', action='store_true', help='make a pass over the data for each stitch'
+    )
+    group.add_argument(
+        '--shard-size', type=int, default=100, metavar='N',
+        help='images that a killed run may lose (default: 100)',
+    )  # fmt: skip
+    group.add_argument(
+        '--max-memory', type=memory, metavar='BYTES',
+        help='most memory of features kept for other stitches, such as 500M or 2G',
+    )  # fmt: skip
+    group.add_argument(
+        '--shard', type=share, default=(0, 1), metavar='I/N',
+        help='do part I of N (1/N to N/N) and write no metrics; a run without --shard, with '
+        '--merge for other folders, puts parts together',
+    )  # fmt: skip
+    group.add_argument(
+        '--shard-by', choices=('images', 'stitches'), default='images',
+        help='what is dealt out to parts and processes (default: images)',
+    )  # fmt: skip
+    group.add_argument(
+        '--merge', nargs='+', default=[], metavar='DIR',
+        help='take in the results of other folders, then do what is missing',
+    )  # fmt: skip
+
+
+def memory(text: str) -> float:
+    """Bytes of a text such as 2G, 1.5g, 500M or 1000000."""
+    factor = {'K': 2**10, 'M': 2**20, 'G': 2**30}.get(text[-1:].upper(), 1)
+    number = float(text[:-1] if factor > 1 else text)
+    if not 0 <= number < float('inf'):
+        raise ValueError(text)
+    return number * factor
+
+
+def share(text: str) -> tuple[int, int]:
+    """Index from 0 and count of a text such as 2/4."""
+    index, count = map(int, text.split('/'))
+    if not 1 <= index <= count:
+        raise ValueError(text)
+    return index - 1, count
 
 
 def load_config(args: argparse.Namespace) -> Any:
@@ -109,17 +158,18 @@ def metric_name(cfg: Any, records: Sequence[Any]) -> str:
     return cfg.test_cfg.get('metric') or next(iter(records[0]['metrics']), '')
 
 
-def run_with_progress(sweep: Any, stitches: Sequence[Any]) -> None:
+def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None:
     """Score stitches under a progress bar on the error stream of the main process."""
     from mmengine.dist import is_main_process
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from mmsnnet.evaluation.watch import Watch
+
     console = Console(stderr=True, quiet=not is_main_process())
     columns = ('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        batches = len(stitches) * len(sweep.loop.dataloader)
-        task = progress.add_task('batches', total=batches)
+        task = progress.add_task('batches x stitches', total=None)
         done = 0
 
         def finished(stitch: Any, metrics: Any) -> None:
@@ -128,9 +178,13 @@ def run_with_progress(sweep: Any, stitches: Sequence[Any]) -> None:
             values = '  '.join(f'{key} {value:.2f}' for key, value in metrics.items())
             if not console.is_terminal:
                 console.print(f'[{done}/{len(stitches)}] {stitch.name}: {values}', highlight=False)
-            progress.update(task, description=stitch.name)
 
-        sweep.run(stitches, lambda: progress.advance(task), finished)
+        watch = Watch(
+            on_start=lambda total: progress.update(task, total=total),
+            on_batch=lambda: progress.advance(task),
+            on_stitch=finished,
+        )
+        sweep.run(stitches, options, watch)
 
 
 def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
@@ -148,8 +202,8 @@ def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
         print(path)
 
 
-def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
-    """The config, a sweep with its results folder open, and the stitches to score.
+def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
+    """The config, a sweep with its results folder open, the stitches to score, and how.
 
     The folder comes last: what is refused before leaves results alone that are in it.
     """
@@ -157,11 +211,16 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any]]:
     from mmengine.runner import Runner
 
     from mmsnnet.evaluation.sweep import StitchSweep
+    from mmsnnet.evaluation.sweep_options import SweepOptions
 
+    options = SweepOptions(
+        args.one_by_one, args.shard_size, args.max_memory, args.shard, args.shard_by
+    )
     sweep = StitchSweep(Runner.from_cfg(cfg))
-    stitches = choose(sweep, args, cfg)
+    stitches = sweep.share(choose(sweep, args, cfg), options)
     sweep.open(args.out, args.overwrite)
-    return cfg, sweep, stitches
+    sweep.merge(args.merge)
+    return cfg, sweep, stitches, options
 
 
 def fail(error: Exception) -> int:
@@ -175,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
     try:
-        cfg, sweep, stitches = set_up(args)
+        cfg, sweep, stitches, options = set_up(args)
     except Exception as error:  # whatever a config or a checkpoint can do wrong
         return fail(error)
     try:
@@ -183,8 +242,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(pending) < len(stitches):
             sys.stderr.write(f'{len(stitches) - len(pending)} stitches have results already.\n')
         if pending:
-            run_with_progress(sweep, pending)
-        if sweep.results is not None:
+            run_with_progress(sweep, pending, options)
+        if sweep.results is not None and options.is_part:
+            index, count = options.share
+            sys.stderr.write(f'Part {index + 1} of {count} is done; its results are partial.\n')
+        elif sweep.results is not None:
             report(sweep, cfg, args)
     except (ValueError, TypeError, KeyError, OSError) as error:
         return fail(error)

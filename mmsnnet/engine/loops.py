@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Union
 
+from mmengine.dist import get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
@@ -15,7 +16,7 @@ from mmsnnet.registry import LOOPS
 from mmsnnet.stitching import Stitch, select_stitches
 from mmsnnet.stitching.pareto import Point, hypervolume, pareto_front
 
-from .one_pass import BatchResults, OnePass, reason_against
+from .one_pass import BatchResults, OnePass, evaluate_alone, reason_against
 from .rng_state import preserved_rng
 
 Stitches = Union[str, int, Iterable[Union[str, int]]]
@@ -155,11 +156,16 @@ class StitchLoop:
         self.runner.call_hook(f'after_{self.mode}')
         return metrics
 
+    @property
+    def reason_against_one_pass(self) -> str | None:
+        """Why stitches can only be scored one after the other, None if it is not so."""
+        return reason_against(self.evaluator)
+
     def run_stitches(
         self, stitches: Sequence[Stitch]
     ) -> Iterator[tuple[Stitch, dict[str, float]]]:
         """Each stitch with its metrics over the whole data set."""
-        reason = reason_against(self.evaluator)
+        reason = self.reason_against_one_pass
         if self.one_pass and reason is None and len(stitches) > 1:
             yield from self._run_together(stitches)
             return
@@ -172,7 +178,7 @@ class StitchLoop:
         self, stitches: Sequence[Stitch]
     ) -> Iterator[tuple[Stitch, dict[str, float]]]:
         results: dict[str, list[BatchResults]] = {stitch.name: [] for stitch in stitches}
-        with self.together(stitches) as one_pass:
+        with self.together(stitches, self.max_memory) as one_pass:
             for index, batch in enumerate(self.dataloader):
                 for name, noted in one_pass.run_batch(index, batch).items():
                     results[name].append(noted)
@@ -180,18 +186,30 @@ class StitchLoop:
             yield stitch, self.evaluate(stitch, results.pop(stitch.name))
 
     @contextmanager
-    def together(self, stitches: Sequence[Stitch]) -> Iterator[OnePass]:
+    def together(
+        self, stitches: Sequence[Stitch], max_memory: float | None = None
+    ) -> Iterator[OnePass]:
         """What runs stitches together on batches, for the length of a ``with`` block."""
-        with OnePass(self, stitches, self.max_memory).activate() as one_pass:
+        with OnePass(self, stitches, max_memory).activate() as one_pass:
             yield one_pass
 
     def evaluate(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:
-        """Metrics of a stitch from what the evaluator's metrics noted for all batches."""
+        """Metrics of a stitch from what the evaluator's metrics noted for batches.
+
+        In several processes each gives its own batches, and all get the metrics.
+        """
         with self.scoring.backbone.use_stitch(stitch):
             for batch in noted:
                 for metric, results in zip(self.evaluator.metrics, batch):
                     metric.results.extend(results)
             return self.evaluator.evaluate(len(self.dataloader.dataset))
+
+    def evaluate_alone(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:
+        """Metrics of a stitch where one process holds what was noted for all batches."""
+        if get_world_size() == 1:
+            return self.evaluate(stitch, noted)
+        with self.scoring.backbone.use_stitch(stitch):
+            return evaluate_alone(self.evaluator, noted)
 
     def run_stitch(self, stitch: Stitch) -> dict[str, float]:
         """Metrics of one stitch over the whole data set, in a pass of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
@@ -41,6 +41,21 @@ def reason_against(evaluator: Evaluator) -> str | None:
         if any(kind.__name__ in _APART for kind in type(metric).__mro__):
             return f'{type(metric).__name__} keeps results outside of its list of results'
     return None
+
+
+def evaluate_alone(evaluator: Evaluator, noted: Iterable[BatchResults]) -> dict[str, float]:
+    """What ``Evaluator.evaluate`` returns, by one of several processes that holds all results.
+
+    MMEngine's own would wait for the others to send theirs.
+    """
+    batches = list(noted)
+    metrics = {}
+    for number, metric in enumerate(evaluator.metrics):
+        results = [result for batch in batches for result in batch[number]]
+        prefix = f'{metric.prefix}/' if metric.prefix else ''
+        scores = metric.compute_metrics(results)
+        metrics.update({f'{prefix}{key}': value for key, value in scores.items()})
+    return metrics
 
 
 class OnePass:

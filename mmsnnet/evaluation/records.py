@@ -25,7 +25,7 @@ RECORD_KEYS = ('id', 'name', 'family', 'flops', 'params', 'metrics')
 RECORDS_NAME = 'stitches.jsonl'
 RUN_NAME = 'run.json'
 #: Files that `mmsnnet.evaluation.pareto_report` derives from the records.
-REPORT_NAMES = ('pareto.json', 'pareto.csv', 'pareto.png')
+REPORT_NAMES = tuple(f'pareto.{kind}' for kind in ('json', 'csv', 'png', 'svg', 'html'))
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -182,7 +182,7 @@ class ResultsFolder:
         return record
 
 
-def _check_fingerprint(directory: Path, fingerprint: Mapping[str, object]) -> None:
+def check_fingerprint(directory: Path, fingerprint: Mapping[str, object]) -> None:
     """Raise ValueError unless the folder's run has this fingerprint, naming each difference."""
     path = directory / RUN_NAME
     try:
@@ -238,7 +238,7 @@ def open_results(
         for name in (*REPORT_NAMES, RECORDS_NAME, RUN_NAME):
             (directory / name).unlink(missing_ok=True)
     if (directory / RUN_NAME).exists() or (directory / RECORDS_NAME).exists():
-        _check_fingerprint(directory, run['fingerprint'])
+        check_fingerprint(directory, run['fingerprint'])
     else:
         text = json.dumps(run, indent=2, ensure_ascii=False) + '\n'
         write_atomically(directory / RUN_NAME, text.encode())

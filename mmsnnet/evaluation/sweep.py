@@ -1,23 +1,27 @@
-"""Scores the stitches of a trained model, one after the other, and can be taken up again."""
+"""Scores the stitches of a trained model, and can be taken up again where it was killed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast_object_list, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from mmsnnet.compat import prepare_cpu_launch
 from mmsnnet.models import check_fitted, find_stitched_backbone
 from mmsnnet.stitching import CostTable, Stitch
 
+from .batches import batch_indices, reason_against_order
 from .model_cost import model_costs
-from .records import ResultsFolder, open_results
+from .one_pass_sweep import OnePassSweep, in_cheapest_order
+from .partial_results import PartialResults, discard_partial_results
+from .records import RUN_NAME, ResultsFolder, check_fingerprint, open_results
 from .run_identity import run_fingerprint
+from .sweep_options import SweepOptions, part
+from .watch import Watch, WatchHook
 
 #: What a loop of mmsnnet is told about the metric that sums a stitch up.
 _METRIC_KEYS = ('metric', 'rule', 'metric_range')
@@ -50,17 +54,6 @@ def prepare_config(cfg: Config, checkpoint: str, work_dir: str) -> Config:
     cfg.log_level = 'WARNING'
     prepare_cpu_launch(cfg)
     return cfg
-
-
-class _Advance(Hook):
-    """Calls back after every batch."""
-
-    def __init__(self, callback: Callable[[], None]) -> None:
-        self._callback = callback
-
-    def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Call back."""
-        self._callback()
 
 
 def _load_checkpoint(runner: Runner) -> None:
@@ -100,7 +93,9 @@ class StitchSweep:
         _load_checkpoint(runner)
         check_fitted(self.backbone)
         self.costs: CostTable = model_costs(runner.model, self.backbone.img_size)
+        self.directory: Path | None = None
         self.results: ResultsFolder | None = None
+        self._fingerprint: dict[str, Any] = {}
 
     def open(self, directory: str, overwrite: bool = False) -> None:
         """Open the results folder; the last thing that can be refused before scoring.
@@ -113,15 +108,47 @@ class StitchSweep:
             ValueError: If the folder holds results of another run.
         """
         cfg = self.runner.cfg
+        self.directory = Path(directory)
         barrier()  # until then processes may read what is to be discarded
         if is_main_process():
-            fingerprint = run_fingerprint(cfg, cfg.load_from, self.loop.dataloader.dataset)
+            dataset = self.loop.dataloader.dataset
+            self._fingerprint = run_fingerprint(cfg, cfg.load_from, dataset)
             details = {
                 'checkpoint': str(cfg.load_from),
                 'image_size': list(self.backbone.img_size),
                 'test_loop': {key: cfg.test_cfg.get(key) for key in _METRIC_KEYS},
             }
-            self.results = open_results(directory, fingerprint, overwrite, details)
+            if overwrite:
+                discard_partial_results(self.directory)
+            self.results = open_results(directory, self._fingerprint, overwrite, details)
+        barrier()  # from then on processes may look into the folder
+
+    def merge(self, directories: Sequence[str]) -> None:
+        """Take in the results of other folders, whole and partial; of the same run alone.
+
+        Raises:
+            FileNotFoundError: If there is no such folder of results.
+            ValueError: If it holds results of another run.
+        """
+        if self.results is not None:
+            batches = len(batch_indices(self.loop.dataloader))
+            partial = PartialResults(self.directory, batches)
+            for directory in map(Path, directories):
+                if not (directory / RUN_NAME).is_file():
+                    raise FileNotFoundError(f'{directory} holds no results of a sweep.')
+                check_fingerprint(directory, self._fingerprint)
+                for record in ResultsFolder(directory).records:
+                    if record['name'] not in self.results:
+                        self.results.append(record)
+                partial.take_in(PartialResults(directory, batches))
+        barrier()
+
+    def share(self, stitches: Sequence[Stitch], options: SweepOptions) -> list[Stitch]:
+        """Stitches that are for this part of the work: all of them if images are dealt out."""
+        if options.share_by == 'images':
+            return list(stitches)
+        names = set(part(in_cheapest_order(self.backbone.space, stitches), *options.share))
+        return [stitch for stitch in stitches if stitch.name in names]
 
     def pending(self, stitches: Sequence[Stitch]) -> list[Stitch]:
         """Stitches without a record, the same in all processes."""
@@ -134,30 +161,53 @@ class StitchSweep:
     def run(
         self,
         stitches: Sequence[Stitch],
-        on_batch: Callable[[], None] = lambda: None,
-        on_stitch: Callable[[Stitch, Mapping[str, float]], None] = lambda stitch, metrics: None,
+        options: SweepOptions | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Score stitches that have no record yet.
 
         Args:
             stitches: What to score.
-            on_batch: Called after each batch.
-            on_stitch: Called in the main process with each stitch and its metrics.
+            options: How.
+            watch: Is told of the progress.
+
+        Raises:
+            ValueError: If a part of the work is asked for of what cannot be done in one pass.
         """
-        runner = self.runner
-        advance = _Advance(on_batch)
-        runner.register_hook(advance, priority='LOWEST')
+        runner, watch = self.runner, watch or Watch()
+        hook = WatchHook(watch)
+        runner.register_hook(hook)
         runner.call_hook('before_test')
         runner.call_hook('before_test_epoch')
         runner.model.eval()
-        for stitch in stitches:
-            metrics = self.loop.run_stitch(stitch)
-            if self.results is not None:
-                self.results.append(self._record(stitch, metrics))
-                on_stitch(stitch, metrics)
+        self._score(stitches, options or SweepOptions(), watch)
         runner.call_hook('after_test_epoch', metrics={})
         runner.call_hook('after_test')
-        runner.hooks.remove(advance)
+        runner.hooks.remove(hook)
+
+    def _score(self, stitches: Sequence[Stitch], options: SweepOptions, watch: Watch) -> None:
+        reason = self.loop.reason_against_one_pass or reason_against_order(self.loop.dataloader)
+        if options.one_by_one or (reason and not options.is_part):
+            if reason and not options.one_by_one:
+                self.runner.logger.warning(f'Stitches are scored one after the other: {reason}.')
+            watch.on_start(len(stitches) * len(self.loop.dataloader))
+            for stitch in stitches:
+                self._finish(stitch, self.loop.run_stitch(stitch), watch)
+            return
+        if reason:
+            raise ValueError(f'The work cannot be done in parts: {reason}.')
+        sweep = OnePassSweep(self.loop, self.directory, self.backbone.space, options)
+        shards = sweep.plan(stitches)
+        watch.on_start(sum(shard.num_runs for shard in shards))
+        sweep.run(shards)
+        if self.results is not None and not options.is_part:
+            sweep.finish(stitches, lambda stitch, metrics: self._finish(stitch, metrics, watch))
+            sweep.partial.discard(record['name'] for record in self.results.records)
+
+    def _finish(self, stitch: Stitch, metrics: Mapping[str, float], watch: Watch) -> None:
+        if self.results is not None:
+            self.results.append(self._record(stitch, metrics))
+            watch.on_stitch(stitch, metrics)
 
     def _record(self, stitch: Stitch, metrics: Mapping[str, float]) -> dict[str, Any]:
         cost = self.costs[stitch]

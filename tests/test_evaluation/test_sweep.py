@@ -11,9 +11,12 @@ from mmengine.runner import Runner
 
 from mmsnnet.evaluation.records import read_records
 from mmsnnet.evaluation.sweep import StitchSweep, prepare_config
+from mmsnnet.evaluation.sweep_options import SweepOptions
+from mmsnnet.evaluation.watch import Watch
 from tests.toy_segmentation import (
     Probe,
     backbone_of,
+    logged,
     toy_config,
     toy_runner,
     weights,
@@ -88,27 +91,72 @@ def test_a_checkpoint_without_the_backbone_leaves_it_unfitted_and_is_refused(dat
         StitchSweep(Runner.from_cfg(config))
 
 
-def test_progress_is_told_by_batch_and_by_stitch(sweep, tmp_path):
-    sweep.open(str(tmp_path / 'out'))
+def told_by(sweep, names, **options):
+    """What a sweep tells while it scores stitches."""
     told = []
-    stitches = [sweep.backbone.space[name] for name in ('S3', 'S1-L4')]
-    sweep.run(
-        stitches,
+    watch = Watch(
+        told.append,
         lambda: told.append('batch'),
         lambda stitch, metrics: told.append((stitch.name, metrics['mIoU'])),
     )
+    sweep.run([sweep.backbone.space[name] for name in names], SweepOptions(**options), watch)
+    return told
+
+
+def test_progress_is_told_by_batch_and_by_stitch(sweep, tmp_path):
+    sweep.open(str(tmp_path / 'out'))
+    told = told_by(sweep, ('S3', 'S1-L4'))
+    rows = {row['name']: row['metrics']['mIoU'] for row in read_records(tmp_path / 'out')}
+    assert told == [8, *['batch'] * 8, ('S3', rows['S3']), ('S1-L4', rows['S1-L4'])]
+
+
+def test_one_by_one_each_stitch_is_final_after_its_pass(sweep, tmp_path):
+    sweep.open(str(tmp_path / 'out'))
+    told = told_by(sweep, ('S3', 'S1-L4'), one_by_one=True)
     rows = {row['name']: row['metrics']['mIoU'] for row in read_records(tmp_path / 'out')}
     batches = ['batch'] * 4
-    assert told == [*batches, ('S3', rows['S3']), *batches, ('S1-L4', rows['S1-L4'])]
+    assert told == [8, *batches, ('S3', rows['S3']), *batches, ('S1-L4', rows['S1-L4'])]
 
 
-def test_a_record_is_on_the_disk_before_the_next_stitch_begins(sweep, tmp_path):
+def test_one_pass_writes_what_single_passes_write(sweep, tmp_path):
+    stitches, files = list(sweep.backbone.space), []
+    for one_by_one in (False, True):
+        out = tmp_path / f'one_by_one_{one_by_one}'
+        sweep.open(str(out))
+        sweep.run(stitches, SweepOptions(one_by_one=one_by_one, shard_size=3))
+        assert {path.name for path in out.iterdir()} == {'run.json', 'stitches.jsonl'}
+        files.append((out / 'stitches.jsonl').read_bytes())
+    assert files[0] == files[1]
+    assert len({row['metrics']['mIoU'] for row in read_records(out)}) > 1
+
+
+def test_what_cannot_be_done_in_one_pass_is_done_one_by_one_with_the_reason(sweep, tmp_path):
+    sweep.open(str(tmp_path / 'out'))
+    sweep.loop.evaluator.metrics[0].__class__ = type(
+        'CityscapesMetric', (type(sweep.loop.evaluator.metrics[0]),), {}
+    )
+    with logged(sweep.runner) as lines:
+        told = told_by(sweep, ('S3', 'L6'))
+    assert [type(one) for one in told] == [int] + ([str] * 4 + [tuple]) * 2
+    assert any('one after the other: CityscapesMetric keeps' in line for line in lines)
+    with pytest.raises(ValueError, match='cannot be done in parts: CityscapesMetric'):
+        told_by(sweep, ('S1-L4',), share=(0, 2))
+
+
+def test_a_shuffled_order_is_scored_one_by_one_with_the_reason(sweep, tmp_path):
+    sweep.loop.dataloader.sampler.shuffle = True
+    sweep.open(str(tmp_path / 'out'))
+    with logged(sweep.runner) as lines:
+        sweep.run(sweep.backbone.space.anchor_stitches)
+    assert any('an order of its own' in line and 'shuffle=False' in line for line in lines)
+    assert len(read_records(tmp_path / 'out')) == 2
+
+
+def test_a_record_is_on_the_disk_before_the_next_is_told(sweep, tmp_path):
     sweep.open(str(tmp_path / 'out'))
     counts = []
-    sweep.run(
-        list(sweep.backbone.space)[:3],
-        on_stitch=lambda *_: counts.append(len(read_records(tmp_path / 'out'))),
-    )
+    watch = Watch(on_stitch=lambda *_: counts.append(len(read_records(tmp_path / 'out'))))
+    sweep.run(list(sweep.backbone.space)[:3], watch=watch)
     assert counts == [1, 2, 3]
 
 

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ from mmengine.config import Config
 
 from mmsnnet.engine.loops import StitchTestLoop
 from mmsnnet.evaluation.model_cost import model_costs
+from mmsnnet.stitching import Block
+from mmsnnet.stitching.route_tree import RouteTree
 from tests.toy_segmentation import (
     NAMES,
     ROOT,
@@ -29,9 +33,10 @@ from tests.toy_segmentation import (
 from tools.test_all_stitches import main
 
 TOOL = ROOT / 'tools' / 'test_all_stitches.py'
-FILES = {'run.json', 'stitches.jsonl', 'pareto.json', 'pareto.csv', 'pareto.png'}
+REPORT = {f'pareto.{kind}' for kind in ('json', 'csv', 'png', 'svg', 'html')}
+FILES = {'run.json', 'stitches.jsonl'} | REPORT
 
-#: Dies in the middle of the fourth stitch.
+#: Dies in the run of a model on a batch whose number is the first argument.
 KILLED = """
 import os, runpy, signal, sys
 import mmsnnet
@@ -39,11 +44,11 @@ from mmsnnet.engine.loops import StitchTestLoop
 run_iter, calls = StitchTestLoop.run_iter, []
 def dying(self, *arguments):
     calls.append(1)
-    if len(calls) == 3 * 4 + 2:
+    if len(calls) == int(limit):
         os.kill(os.getpid(), signal.SIGKILL)
     run_iter(self, *arguments)
 StitchTestLoop.run_iter = dying
-sys.argv = sys.argv[1:]
+limit, *sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
@@ -91,15 +96,23 @@ def contents(folder, names=FILES):
 
 
 @pytest.fixture
-def passes(monkeypatch):
-    """Names of the stitches that are scored from now on."""
-    names, run_stitch = [], StitchTestLoop.run_stitch
+def runs(monkeypatch):
+    """Pairs of an image and a stitch that are run from now on."""
+    pairs, run_iter = [], StitchTestLoop.run_iter
 
-    def spy(loop, stitch):
-        names.append(stitch.name)
-        return run_stitch(loop, stitch)
+    def spy(loop, index, batch):
+        (sample,) = batch['data_samples']
+        pairs.append((Path(sample.img_path).stem[-1], loop.scoring.backbone.stitch.name))
+        return run_iter(loop, index, batch)
 
-    monkeypatch.setattr(StitchTestLoop, 'run_stitch', spy)
+    monkeypatch.setattr(StitchTestLoop, 'run_iter', spy)
+    return pairs
+
+
+def scored(runs):
+    """Names of the stitches that were run, each of them on each of the 4 images once."""
+    names = {name for _, name in runs}
+    assert sorted(runs) == sorted((str(image), name) for image in range(4) for name in names)
     return names
 
 
@@ -172,30 +185,117 @@ def test_the_table_and_the_paths_go_to_standard_output_and_the_progress_does_not
 
 
 def test_a_second_run_scores_nothing_and_leaves_the_files_as_they_are(
-    results, trained, passes, capsys
+    results, trained, runs, capsys
 ):
     before = contents(results)
     assert main([*trained.call, '--out', str(results)]) == 0
-    assert passes == []
+    assert runs == []
     assert contents(results) == before
     assert '8 stitches have results already.' in capsys.readouterr().err
 
 
-def test_a_sweep_that_was_killed_goes_on_to_the_same_files(swept, trained, tmp_path, passes):
-    out = tmp_path / 'killed'
-    call = [sys.executable, '-c', KILLED, str(TOOL), *trained.call, '--out', str(out)]
-    child = subprocess.run(call, env=child_environment(), capture_output=True, timeout=300)
+def killed(trained, out, limit, *arguments):
+    """Run the command until it is killed in its run of a number."""
+    call = [sys.executable, '-c', KILLED, str(limit), str(TOOL), *trained.call, '--out', str(out)]
+    child = subprocess.run(
+        [*call, *arguments], env=child_environment(), capture_output=True, timeout=300
+    )
     assert child.returncode == -signal.SIGKILL, child.stderr
+
+
+def test_a_sweep_that_was_killed_goes_on_to_the_same_files(swept, trained, tmp_path, runs):
+    """In the third of 4 shards of an image each, with other shards and fewer stitches first."""
+    out = tmp_path / 'killed'
+    killed(trained, out, 2 * 8 + 5, '--shard-size', '1')
+    assert {path.name for path in out.glob('*.*')} == {'run.json'}
+    assert len(list((out / 'shards').glob('*.npz'))) == 2
+    assert main([*trained.call, '--out', str(out), '--stitches', 'anchors']) == 0
+    assert sorted(runs) == sorted((image, name) for image in '23' for name in ('S3', 'L6'))
+    assert [row['name'] for row in records(out)] == ['S3', 'L6']
+    runs.clear()
+    assert main([*trained.call, '--out', str(out), '--shard-size', '3']) == 0
+    assert sorted(runs) == sorted((image, name) for image in '23' for name in NAMES[2:])
+    assert contents(out) == contents(swept[0])
+    assert not (out / 'shards').exists()
+
+
+def test_one_by_one_a_killed_sweep_loses_the_stitch_it_was_at(swept, trained, tmp_path, runs):
+    out = tmp_path / 'killed'
+    killed(trained, out, 3 * 4 + 2, '--one-by-one')
     assert [row['name'] for row in records(out)] == list(NAMES[:3])
-    assert main([*trained.call, '--out', str(out)]) == 0
-    assert passes == list(NAMES[3:])
+    assert main([*trained.call, '--out', str(out), '--one-by-one']) == 0
+    assert runs == [(str(image), name) for name in NAMES[3:] for image in range(4)]
     assert contents(out) == contents(swept[0])
 
 
-def test_stitches_are_added_to_those_that_are_there(trained, tmp_path, passes):
+def test_the_stitches_of_an_image_share_what_they_have_in_common(trained, tmp_path, runs):
+    counts = Counter()
+    backbone_class = type(backbone_of(trained.runner))
+    advance = backbone_class.advance
+
+    def spy(backbone, state, steps):
+        counts.update(isinstance(step, Block) for step in steps)
+        return advance(backbone, state, steps)
+
+    found = {}
+    for way in ('--one-by-one', '--shard-size=2'):
+        counts.clear()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(backbone_class, 'advance', spy)
+            assert main([*trained.call, '--out', str(tmp_path / way[2:]), way]) == 0
+        found[way] = counts[True]
+    space = backbone_of(trained.runner).space
+    tree = RouteTree({name: space.program(name) for name in NAMES})
+    apart, together = 4 * tree.num_blocks_apart, 4 * tree.num_blocks
+    assert found == {'--one-by-one': apart, '--shard-size=2': together}
+    assert contents(tmp_path / 'one-by-one') == contents(tmp_path / 'shard-size=2')
+
+
+# -- parts of the work --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('by', ['images', 'stitches'])
+@pytest.mark.parametrize('apart', [True, False])
+def test_parts_make_the_whole(swept, trained, tmp_path, runs, by, apart):
+    """In folders of their own, or all in one."""
+    outs = [tmp_path / (str(number) if apart else 'out') for number in range(3)]
+    for number, out in enumerate(outs):
+        part = ['--shard', f'{number + 1}/3', '--shard-by', by, '--shard-size', '1']
+        assert main([*trained.call, '--out', str(out), *part]) == 0
+        assert not (out / 'stitches.jsonl').exists()
+    assert scored(runs) == set(NAMES)
+    merge = ['--merge', *map(str, outs)] if apart else []
+    runs.clear()
+    whole = tmp_path / ('whole' if apart else 'out')
+    assert main([*trained.call, '--out', str(whole), *merge]) == 0
+    assert runs == []
+    assert contents(whole) == contents(swept[0])
+
+
+def test_a_part_that_is_missing_is_done_when_the_others_are_merged(
+    swept, trained, tmp_path, runs
+):
+    part = ['--out', str(tmp_path / 'part'), '--shard', '2/2']
+    assert main([*trained.call, *part]) == 0
+    assert {image for image, _ in runs} == {'2', '3'}
+    runs.clear()
+    out = tmp_path / 'out'
+    assert main([*trained.call, '--out', str(out), '--merge', str(tmp_path / 'part')]) == 0
+    assert {image for image, _ in runs} == {'0', '1'}
+    assert contents(out) == contents(swept[0])
+
+
+def test_finished_stitches_are_merged_too(swept, results, trained, tmp_path, runs):
+    out = tmp_path / 'out'
+    assert main([*trained.call, '--out', str(out), '--merge', str(results)]) == 0
+    assert runs == []
+    assert contents(out) == contents(swept[0])
+
+
+def test_stitches_are_added_to_those_that_are_there(trained, tmp_path, runs):
     for choice in ('anchors', 'S3,S2-L2'):
         assert main([*trained.call, '--out', str(tmp_path), '--stitches', choice]) == 0
-    assert passes == ['S3', 'L6', 'S2-L2']
+    assert scored(runs) == {'S3', 'L6', 'S2-L2'}
     assert [row['name'] for row in records(tmp_path)] == ['S3', 'L6', 'S2-L2']
 
 
@@ -209,25 +309,25 @@ def test_stitches_are_added_to_those_that_are_there(trained, tmp_path, passes):
         ('spread:3', None),
     ],
 )
-def test_stitches_are_chosen(trained, tmp_path, passes, choice, names):
+def test_stitches_are_chosen(trained, tmp_path, runs, choice, names):
     assert main([*trained.call, '--out', str(tmp_path), '--stitches', choice]) == 0
     if names is None:
         flops = backbone_of(trained.runner).costs.flops
         middle = min(NAMES, key=lambda name: abs(flops[name] - (flops['S3'] + flops['L6']) / 2))
         names = [name for name in NAMES if name in ('S3', 'L6', middle)]
-    assert passes == names
+    assert scored(runs) == set(names)
 
 
-def test_the_front_of_one_folder_is_scored_into_another(swept, trained, tmp_path, passes):
+def test_the_front_of_one_folder_is_scored_into_another(swept, trained, tmp_path, runs):
     arguments = ['--stitches', 'pareto', '--front-of', str(swept[0]), '--out', str(tmp_path)]
     assert main([*trained.call, *arguments]) == 0
     front = json.loads((swept[0] / 'pareto.json').read_text())['front']
-    assert sorted(passes) == sorted(row['name'] for row in front)
+    assert scored(runs) == {row['name'] for row in front}
 
 
-def test_another_metric_makes_another_front_of_the_same_records(results, trained, passes, capsys):
+def test_another_metric_makes_another_front_of_the_same_records(results, trained, runs, capsys):
     assert main([*trained.call, '--out', str(results), '--metric', 'aAcc']) == 0
-    assert passes == []
+    assert runs == []
     found = json.loads((results / 'pareto.json').read_text())
     best = max(records(results), key=lambda row: row['metrics']['aAcc'])
     assert found['metric'] == 'aAcc'
@@ -235,10 +335,10 @@ def test_another_metric_makes_another_front_of_the_same_records(results, trained
     assert 'aAcc' in capsys.readouterr().out
 
 
-def test_overwrite_begins_anew(results, trained, passes):
+def test_overwrite_begins_anew(results, trained, runs):
     arguments = ['--out', str(results), '--stitches', 'anchors', '--overwrite']
     assert main([*trained.call, *arguments]) == 0
-    assert passes == ['S3', 'L6']
+    assert scored(runs) == {'S3', 'L6'}
     assert len(records(results)) == 2
 
 
@@ -258,7 +358,7 @@ def refused(capsys, arguments):
     return line
 
 
-def test_results_of_another_config_are_kept_and_named(results, trained, passes, capsys):
+def test_results_of_another_config_are_kept_and_named(results, trained, runs, capsys):
     before = contents(results)
     line = refused(
         capsys,
@@ -267,11 +367,11 @@ def test_results_of_another_config_are_kept_and_named(results, trained, passes, 
     )  # fmt: skip
     assert 'results of another run (config: ' in line and '--overwrite' in line
     assert 'checkpoint:' not in line and 'data' not in line
-    assert passes == [] and contents(results) == before
+    assert runs == [] and contents(results) == before
 
 
 def test_results_of_another_checkpoint_are_kept_and_named(
-    results, trained, passes, capsys, tmp_path
+    results, trained, runs, capsys, tmp_path
 ):
     state = weights(trained.runner)
     state['decode_head.conv_seg.bias'] += 1
@@ -279,7 +379,53 @@ def test_results_of_another_checkpoint_are_kept_and_named(
     before = contents(results)
     line = refused(capsys, [trained.config, tmp_path / 'other.pth', '--out', results])
     assert 'results of another run (checkpoint: ' in line and '--overwrite' in line
-    assert passes == [] and contents(results) == before
+    assert runs == [] and contents(results) == before
+
+
+def test_folders_of_another_run_are_not_merged(results, trained, tmp_path, capsys):
+    call = [*trained.call, '--out', tmp_path / 'out']
+    assert 'nowhere holds no results' in refused(capsys, [*call, '--merge', 'nowhere'])
+    run = json.loads((results / 'run.json').read_text())
+    run['fingerprint']['checkpoint'] = 'other'
+    (results / 'run.json').write_text(json.dumps(run))
+    line = refused(capsys, [*call, '--merge', results])
+    assert 'results of another run (checkpoint: other there, ' in line
+
+
+def test_a_damaged_file_of_partial_results_is_named(trained, tmp_path, capsys):
+    call = [*trained.call, '--out', tmp_path, '--shard', '1/2']
+    assert main([*map(str, call)]) == 0
+    (path,) = (tmp_path / 'shards').glob('*.npz')
+    path.write_bytes(path.read_bytes()[:-50])
+    assert f'{path} is not a file of partial results' in refused(capsys, call)
+
+
+def test_overwriting_discards_partial_results_too(trained, tmp_path, runs):
+    call = [*trained.call, '--out', str(tmp_path)]
+    assert main([*call, '--shard', '1/2']) == 0
+    runs.clear()
+    assert main([*call, '--overwrite']) == 0
+    assert scored(runs) == set(NAMES)
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [['--shard', '0/2'], ['--shard', '3/2'], ['--shard', '1'], ['--max-memory', '2X'],
+     ['--max-memory', '-1'], ['--shard-by', 'luck']],
+)  # fmt: skip
+def test_impossible_ways_to_work_are_refused_at_once(trained, capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main([*trained.call, *arguments])
+    assert caught.value.code == 2
+    assert f'argument {arguments[0]}' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [(['--shard-size', '0'], 'shard_size=0'), (['--shard', '1/2', '--one-by-one'], 'one pass')],
+)
+def test_ways_to_work_that_contradict_are_one_line(trained, tmp_path, capsys, arguments, message):
+    assert message in refused(capsys, [*trained.call, '--out', tmp_path / 'out', *arguments])
 
 
 @pytest.mark.parametrize(

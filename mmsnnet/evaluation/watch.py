@@ -1,0 +1,44 @@
+"""Who is told of the progress of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmsnnet.stitching import Stitch
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What is called while stitches are scored.
+
+    Attributes:
+        on_start: Called with the number of pairs of a batch and a stitch that are to be run here.
+        on_batch: Called after each of them.
+        on_stitch: Called in the main process with each stitch that is final, and its metrics.
+    """
+
+    on_start: Callable[[int], None] = lambda total: None
+    on_batch: Callable[[], None] = lambda: None
+    on_stitch: Callable[[Stitch, Mapping[str, float]], None] = lambda stitch, metrics: None
+
+
+class WatchHook(Hook):
+    """Tells of each batch that a test loop has run.
+
+    Args:
+        watch: Who is told.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+
+    def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
+        """Tell."""
+        self._watch.on_batch()
