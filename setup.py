@@ -152,7 +152,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmsnnet', 'mmsnnet.*']),
-    package_data={'': ['*.csv', '*.json', 'py.typed']},
+    package_data={'': ['*.csv', '*.html', '*.json', 'py.typed']},
     include_package_data=False,
     python_requires='>=3.9',
     install_requires=read_requirements('runtime'),

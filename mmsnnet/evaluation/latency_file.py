@@ -69,20 +69,11 @@ def summarise_latency(
         error of composing, in the median and at most; numbers of rounds and windows. Megabytes
         are 10^6 bytes.
     """
-    stitches = []
-    for stitch in space:
-        times, peak = latency.composed[stitch.name], peaks[stitch.name]
-        stitches.append(
-            dict(
-                name=stitch.name,
-                ms=statistics.median(times),
-                spread_ms=spread(times),
-                mb=(weights[stitch.name] + peak) / 1e6,
-                activations_mb=peak / 1e6,
-            )
-        )
     return dict(
-        stitches=stitches,
+        stitches=[
+            _row(stitch.name, latency, weights[stitch.name], peaks[stitch.name])
+            for stitch in space
+        ],
         parts={
             name: dict(ms=statistics.median(v), spread_ms=spread(v))
             for name, v in latency.parts.items()
@@ -90,6 +81,18 @@ def summarise_latency(
         check=_check(latency, peaks, direct_peaks),
         windows=latency.windows,
         rounds=len(next(iter(latency.parts.values()))),
+    )
+
+
+def _row(name: str, latency: Latency, weights: int, peak: int) -> dict[str, Any]:
+    """What is told of a stitch."""
+    times = latency.composed[name]
+    return dict(
+        name=name,
+        ms=statistics.median(times),
+        spread_ms=spread(times),
+        mb=(weights + peak) / 1e6,
+        activations_mb=peak / 1e6,
     )
 
 

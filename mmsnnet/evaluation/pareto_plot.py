@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mmsnnet.stitching.pareto import Point, pareto_front
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Okabe and Ito's colours, which the colour-blind can tell apart; markers tell further families.
-_COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = ('o', 's', 'D', '^', 'v', 'P')
 _MOST_LABELS = 20
 
@@ -31,8 +31,8 @@ def _draw_families(axes: Axes, points: Sequence[Point], families: Mapping[str, s
             [point.cost for point in group],
             [point.quality for point in group],
             s=26,
-            color=_COLOURS[number % len(_COLOURS)],
-            marker=_MARKERS[number // len(_COLOURS) % len(_MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
+            marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
             alpha=0.75,
             linewidths=0,
             label=f'{family} ({len(group)})',
@@ -71,7 +71,7 @@ def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
     )
 
 
-def _label_points(axes: Axes, points: Sequence[Point], bold: set[str], upwards: bool) -> None:
+def label_points(axes: Axes, points: Sequence[Point], bold: set[str], upwards: bool) -> None:
     """Write names beside points, leaving out those that would run into one already written.
 
     Bold names (the anchors) come first; the others from cheap to costly.
@@ -105,9 +105,9 @@ def _label_points(axes: Axes, points: Sequence[Point], bold: set[str], upwards: 
         )
 
 
-def _style(axes: Axes, metric: str, direction: str) -> None:
+def style(axes: Axes, metric: str, direction: str, unit: str) -> None:
     """Name the axes and make the frame recede behind the points."""
-    axes.set_xlabel('GFLOPs')
+    axes.set_xlabel(unit)
     axes.set_ylabel(f'{metric} ({"higher" if direction == "greater" else "lower"} is better)')
     axes.grid(True, color='#dddddd', linewidth=0.6)
     axes.set_axisbelow(True)
@@ -121,20 +121,24 @@ def draw(
     metric: str,
     direction: str = 'greater',
     title: str | None = None,
+    unit: str = 'GFLOPs',
 ) -> Figure:
-    """Return a figure of the stitches in the plane of GFLOPs and metric.
+    """Return a figure of the stitches in the plane of cost and metric.
 
     Args:
-        points: One point a stitch, costs in FLOPs; those of NaN quality are left out.
+        points: One point a stitch; those of NaN quality are left out. Costs are in ``unit``, but
+            in FLOPs where that is GFLOPs.
         families: Family of each stitch by name; one without a '-' is an anchor.
         metric: Label of the quality axis.
         direction: 'greater' or 'less', which quality is better.
         title: Heading; None for the size of the front.
+        unit: Label of the cost axis.
     """
     # Not pyplot: it would keep the figure and look for a display.
     from matplotlib.figure import Figure
 
-    shown = [Point(p.name, p.cost / 1e9, p.quality) for p in points if not math.isnan(p.quality)]
+    scale = 1e9 if unit == 'GFLOPs' else 1
+    shown = [Point(p.name, p.cost / scale, p.quality) for p in points if not math.isnan(p.quality)]
     front = pareto_front(shown, direction)
     anchors = [point for point in shown if '-' not in families[point.name]]
     figure = Figure(figsize=(8.4, 5.4), dpi=150, layout='constrained')
@@ -144,29 +148,39 @@ def draw(
     _draw_anchors(axes, anchors)
     axes.margins(x=0.06, y=0.1)
     few = front if len(front) <= _MOST_LABELS else []
-    _label_points(
-        axes,
-        list({point.name: point for point in (*anchors, *few)}.values()),
-        bold={point.name for point in anchors},
-        upwards=direction == 'greater',
-    )
+    named = {point.name: point for point in (*anchors, *few)}
+    bold = {point.name for point in anchors}
+    label_points(axes, list(named.values()), bold, upwards=direction == 'greater')
     axes.set_title(title or f'{len(front)} of {len(points)} stitches on the Pareto front')
-    _style(axes, metric, direction)
+    style(axes, metric, direction, unit)
     return figure
 
 
-def plot_png(
-    points: Sequence[Point],
-    families: Mapping[str, str],
-    metric: str,
-    direction: str = 'greater',
-    title: str | None = None,
-) -> bytes:
-    """Return the picture of `draw` as the content of a PNG file; no display is needed."""
+def to_png(figure: Figure) -> bytes:
+    """Return a figure as the content of a PNG file; no display is needed."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     content = io.BytesIO()
-    FigureCanvasAgg(draw(points, families, metric, direction, title)).print_png(
-        content, metadata={'Software': None}
-    )
+    FigureCanvasAgg(figure).print_png(content, metadata={'Software': None})
     return content.getvalue()
+
+
+def to_svg(figure: Figure) -> bytes:
+    """Return a figure as the content of an SVG file, the same for the same figure."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    content = io.BytesIO()
+    with rc_context({'svg.hashsalt': 'mmsnnet'}):
+        FigureCanvasSVG(figure).print_svg(content, metadata={'Date': None, 'Creator': None})
+    return content.getvalue()
+
+
+def plot_png(*arguments: Any, **named: Any) -> bytes:
+    """Return the picture of :func:`draw`, which takes the arguments, as a PNG file."""
+    return to_png(draw(*arguments, **named))
+
+
+def plot_svg(*arguments: Any, **named: Any) -> bytes:
+    """Return the picture of :func:`draw`, which takes the arguments, as an SVG file."""
+    return to_svg(draw(*arguments, **named))

@@ -15,15 +15,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 from mmsnnet.stitching.pareto import Point, dominated, hypervolume, pareto_front
+from mmsnnet.stitching.question import chooser_of_records
 
-from .pareto_plot import plot_png
+from .pareto_html import to_html
+from .pareto_plot import plot_png, plot_svg
+from .pareto_table import front_table
 from .records import write_atomically
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Record = Mapping[str, object]
 
@@ -147,33 +147,37 @@ def write_report(
     volume: Volume | None = None,
     title: str | None = None,
 ) -> dict[str, Path]:
-    """Write ``pareto.json``, ``pareto.csv`` and ``pareto.png`` into a folder.
+    """Write ``pareto.json``, ``.csv``, ``.png``, ``.svg`` and ``.html`` into a folder.
 
     Args:
         records: In any order.
         metric: Key of the records' metrics.
-        directory: Made if need be; former reports in it are replaced.
+        directory: Made if need be; a former report in it is replaced.
         direction: 'greater' or 'less', which value is better.
         volume: Bounds for the hypervolume; see `summarise`.
-        title: Heading of the picture.
+        title: Heading of picture and page.
 
     Returns:
-        Paths of the files by 'json', 'csv' and 'png'.
+        Paths of the files by 'json', 'csv', 'png', 'svg' and 'html'.
 
     Raises:
         ValueError: As `summarise`; nothing is written then.
     """
     families = {record['name']: record['family'] for record in records}
+    drawn = to_points(records, metric), families, metric, direction, title
+    sweep = {title or 'stitches': chooser_of_records(records, metric, direction)}
     contents = {
         'json': json.dumps(summarise(records, metric, direction, volume), indent=2).encode(),
         'csv': to_csv(records, metric, direction).encode(),
-        'png': plot_png(to_points(records, metric), families, metric, direction, title),
+        'png': plot_png(*drawn),
+        'svg': plot_svg(*drawn),
+        'html': to_html(sweep).encode(),
     }
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     paths = {kind: directory / f'pareto.{kind}' for kind in contents}
-    for kind, content in contents.items():
-        write_atomically(paths[kind], content)
+    for kind, path in paths.items():
+        write_atomically(path, contents[kind])
     return paths
 
 
@@ -207,44 +211,6 @@ def print_table(
     shown = [r for r in records if rows == 'all' or r['name'] in front or is_anchor(r)]
     plain = not Console(file=file).is_terminal
     console = Console(file=file, width=200 if plain else None, markup=False, highlight=False)
-    table = _table([_row(record, metric) for record in shown], metric, front, plain)
+    table = front_table([_row(record, metric) for record in shown], metric, front, plain)
     table.title = f'{len(front)} of {len(points)} stitches are on the Pareto front'
     console.print(table)
-
-
-def _decimals(values: Sequence[float]) -> int:
-    """Return how many decimals show four digits of the greatest value."""
-    greatest = max((abs(value) for value in values), default=0)
-    return max(0, 3 - math.floor(math.log10(greatest))) if greatest else 0
-
-
-def _table(
-    rows: Sequence[Mapping[str, object]], metric: str, front: set[str], plain: bool
-) -> Table:
-    """Return the table of `print_table`: one row a stitch, numbers aligned at their points."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD, title_justify='left')
-    for heading in ('id', 'stitch', 'family', 'GFLOPs', 'params (M)', metric, 'front'):
-        right = heading in ('id', 'GFLOPs', 'params (M)', metric)
-        table.add_column(heading, justify='right' if right else 'left', no_wrap=True)
-    columns = {
-        'flops': [row['flops'] / 1e9 for row in rows],
-        'params': [row['params'] / 1e6 for row in rows],
-        'value': [row['value'] for row in rows if row['value'] is not None],
-    }
-    digits = {key: _decimals(values) for key, values in columns.items()}
-    for row in sorted(rows, key=lambda row: (row['flops'], row['id'])):
-        value = '-' if row['value'] is None else f'{row["value"]:.{digits["value"]}f}'
-        table.add_row(
-            str(row['id']),
-            row['name'],
-            row['family'],
-            f'{row["flops"] / 1e9:.{digits["flops"]}f}',
-            f'{row["params"] / 1e6:.{digits["params"]}f}',
-            value,
-            '*' if row['name'] in front else '',
-            style='bold' if is_anchor(row) else None,
-        )
-    return table

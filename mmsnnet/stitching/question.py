@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from .choice import UNITS, Candidate, Chooser, check_axis
 from .cost import CostTable
@@ -30,17 +31,34 @@ def chooser_of_results(
         ValueError: If they are damaged.
     """
     results = read_results(directory, metric, rule)
+    return chooser_of_records(results.records, results.metric, results.rule, latency)
+
+
+def chooser_of_records(
+    records: Iterable[Mapping[str, Any]],
+    metric: str | None,
+    rule: str = 'greater',
+    latency: str | os.PathLike[str] | None = None,
+) -> Chooser:
+    """Chooser among the stitches of records.
+
+    Args:
+        records: Dicts of ``name family flops params metrics``.
+        metric: Metric to choose by; None if they have none.
+        rule: 'greater' or 'less', which is better.
+        latency: File of ``tools/measure_latency.py``.
+    """
     measured = read_latency(latency) if latency is not None else {}
     candidates = [
         Candidate(
             *(record[key] for key in ('name', 'family', 'flops', 'params')),
-            value_of(record, results.metric) if results.metric else float('nan'),
+            value_of(record, metric) if metric else float('nan'),
             *measured.get(record['name'], (None, None)),
             record['metrics'],
         )
-        for record in results.records
+        for record in records
     ]
-    return Chooser(candidates, results.metric, results.rule)
+    return Chooser(candidates, metric, rule)
 
 
 def chooser_of_costs(
