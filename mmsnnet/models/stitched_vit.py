@@ -55,6 +55,7 @@ class StitchedViT(StitchNetwork):
         window_size: Side in patches of the windows that attention is restricted to, as in ViTDet;
             class and register tokens are then left out. None: all attention is global.
         global_blocks: Blocks of the largest anchor that stay global; None spreads four evenly.
+        compile_blocks: Whether to compile the blocks, or a dict of arguments of torch.compile.
         sampler: Config of the sampler that serves training without ``StitchSamplingHook``.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
             loads a whole stitched backbone in place of the anchors' weights.
@@ -80,6 +81,7 @@ class StitchedViT(StitchNetwork):
         output_cls_token: bool = False,
         window_size: int | None = None,
         global_blocks: Sequence[int] | None = None,
+        compile_blocks: bool | Mapping[str, Any] = False,
         sampler: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         **inherited: Any,
@@ -87,7 +89,7 @@ class StitchedViT(StitchNetwork):
         check_inherited_arguments(inherited)
         size = check_image_size(img_size)
         built, specs = build_anchors(
-            anchors, size, drop_path_rate, final_norm, window_size, global_blocks
+            anchors, size, drop_path_rate, final_norm, window_size, global_blocks, compile_blocks
         )
         taps = (out_indices,) if isinstance(out_indices, int) else out_indices
         space = StitchSpace(specs, taps, scheme, normed_taps=final_norm)
@@ -97,10 +99,8 @@ class StitchedViT(StitchNetwork):
         freeze(self, frozen_stages)
         self._sampler_config = sampler
         self._stitch = resolve_stitch(self.space, size, stitch)
-        self._training_stitch: Stitch | None = None
         self._needs_anchor_weights = True
-        self._fit: StitchFit | None = None
-        self._fitted: bool | None = None
+        self._training_stitch = self._fit = self._fitted = None
         # Training forwards so far: the step of the own sampler, kept so that resuming goes on.
         self.register_buffer('training_steps', torch.zeros((), dtype=torch.long))
         self.register_buffer('stitches_fitted', torch.tensor(not self.space.layers))
