@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from mmsnnet.engine.head_weights import load_head_weights
 from mmsnnet.engine.rng_state import seeded_rng
+from mmsnnet.engine.runner_compile import refuse_runner_compile
 from mmsnnet.models import StitchedViT, StitchFit, check_fitted, find_stitched_backbone
 from mmsnnet.models.head_check import check_channels
 from mmsnnet.registry import HOOKS
@@ -67,6 +68,7 @@ class StitchInitHook(Hook):
 
     def before_run(self, runner: Runner) -> None:
         """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
+        refuse_runner_compile(runner)
         backbone = find_stitched_backbone(runner.model)
         if _checkpoint_to_come_fills_anchors(runner):
             backbone.skip_anchor_weights()

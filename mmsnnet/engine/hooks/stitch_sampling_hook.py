@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from mmsnnet.engine.rng_state import capture_rng_state, restore_rng_state
+from mmsnnet.engine.runner_compile import refuse_runner_compile
 from mmsnnet.models import build_sampler, find_stitched_backbone
 from mmsnnet.registry import HOOKS
 
@@ -48,6 +49,10 @@ class StitchSamplingHook(Hook):
         self._data_seed: int | None = None
 
     # -- sampling -----------------------------------------------------------------------------
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse what does not go with sampling. Called before the Runner compiles."""
+        refuse_runner_compile(runner)
 
     def before_train(self, runner: Runner) -> None:
         """Build the sampler."""
