@@ -104,7 +104,13 @@ def _rules(model: nn.Module, lora_merged: bool = False) -> list[Rule]:
 
 def _constants(backbone: StitchedViT) -> dict[str, Tensor]:
     """Weights of ours that follow from nothing there: counters, and norms that nothing uses."""
-    constants = {'training_steps': torch.tensor(0), 'stitches_fitted': torch.tensor(True)}
+    grid = next(iter(backbone.anchors.values())).vit.patch_embed.grid_size
+    constants = {
+        'training_steps': torch.tensor(0),
+        'stitches_fitted': torch.tensor(True),
+        # Not the buffer: a model on the meta device has no numbers in it.
+        'position_grid': torch.tensor(backbone.anchor(0).vit.patch_embed.grid_size),
+    }
     for label, anchor in backbone.anchors.items():
         for name, value in anchor.vit.norm.named_parameters():
             filled = torch.full(value.shape, float(name == 'weight'))

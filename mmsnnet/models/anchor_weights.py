@@ -49,7 +49,7 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
         ValueError: If it cannot be read, or no name begins with ``prefix``.
     """
     if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'Weights file {path!r} does not exist (checkpoint of an anchor).')
+        raise FileNotFoundError(f'Weights file {path!r} does not exist.')
     try:
         if path.endswith('.safetensors'):
             from safetensors.torch import load_file

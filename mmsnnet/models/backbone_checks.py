@@ -9,7 +9,6 @@ from torch import Tensor
 
 from .stitch_network import StitchNetwork
 
-
 def check_inherited_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that the backbone does not have, telling how they may have got there.
 
@@ -48,8 +47,14 @@ def prepare_checkpoint(
     if not any(key.startswith('anchors.') for key in given):
         return
     own = network.state_dict()
+    grid_key = f'{prefix}position_grid'
+    stored = state_dict.get(grid_key)  # files without it count as square
+    old_grid = None if stored is None else tuple(stored.tolist())
     for label, anchor in network.anchors.items():
-        anchor.family.fit_positions(anchor.vit, state_dict, f'{prefix}anchors.{label}.vit.')
+        place = f'{prefix}anchors.{label}.vit.'
+        anchor.family.fit_positions(anchor.vit, state_dict, place, old_grid)
+    given.add('position_grid')
+    state_dict[grid_key] = own['position_grid']
     problems = _differences(own, {key: state_dict[prefix + key] for key in given})
     if problems:
         anchors = ', '.join(f'{a.label}: {a.depth} x {a.width}' for a in network.space.anchors)

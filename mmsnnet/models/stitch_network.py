@@ -148,6 +148,10 @@ class StitchNetwork(BaseModule):
                 for key in space.layers
             }
         )
+        # Patches (rows, columns) that position embeddings are laid out for: in a checkpoint their
+        # number alone does not tell 4 x 16 from 8 x 8.
+        grid = anchors[0].vit.patch_embed.grid_size
+        self.register_buffer('position_grid', torch.tensor(grid, dtype=torch.long))
         if output_cls_token and not space.anchors[-1].prefix_tokens:
             raise ValueError(
                 'output_cls_token=True needs anchors with a class token; these have none.'

@@ -91,7 +91,11 @@ class ViTFamily(ABC):
         return 0 if vit.no_embed_class else vit.num_prefix_tokens
 
     def fit_positions(
-        self, vit: nn.Module, state: MutableMapping[str, Tensor], prefix: str
+        self,
+        vit: nn.Module,
+        state: MutableMapping[str, Tensor],
+        prefix: str,
+        old_grid: tuple[int, int] | None = None,
     ) -> None:
         """Resample in place what a state dict, at another image size, has for positions.
 
@@ -99,5 +103,7 @@ class ViTFamily(ABC):
             vit: Model that will take the state dict.
             state: State dict with timm's names.
             prefix: What the names of the model's weights begin with in it.
+            old_grid: (rows, columns) of patches that it is laid out for; None: a square.
         """
-        fit_position_embedding(vit, state, f'{prefix}pos_embed', self.num_embedded_prefix(vit))
+        key, num_prefix = f'{prefix}pos_embed', self.num_embedded_prefix(vit)
+        fit_position_embedding(vit, state, key, num_prefix, old_grid)

@@ -43,18 +43,33 @@ def embed_tokens(
 
 
 def fit_position_embedding(
-    vit: nn.Module, state: MutableMapping[str, Tensor], key: str, num_embedded_prefix: int
+    vit: nn.Module,
+    state: MutableMapping[str, Tensor],
+    key: str,
+    num_embedded_prefix: int,
+    old_grid: tuple[int, int] | None = None,
 ) -> None:
-    """Resample in place the position embedding (1, N, C) of a state dict, if it was square."""
+    """Resample in place the position embedding (1, N, C) of a state dict.
+
+    Args:
+        vit: Model that will take it.
+        state: State dict.
+        key: Name of the embedding there.
+        num_embedded_prefix: Prefix tokens that it has entries for.
+        old_grid: (rows, columns) that it is laid out for; None, as the files of others do not
+            say, takes a square if the number of patches is one.
+    """
     own, given = vit.pos_embed, state.get(key)
-    if own is None or given is None or given.shape == own.shape or given.ndim != 3:
+    if own is None or given is None or given.ndim != 3 or given.shape[-1] != own.shape[-1]:
         return
-    patches = given.shape[1] - num_embedded_prefix
-    side = math.isqrt(max(patches, 0))
-    if given.shape[-1] == own.shape[-1] and side * side == patches > 0:
+    patches, grid = given.shape[1] - num_embedded_prefix, tuple(vit.patch_embed.grid_size)
+    if old_grid is None:
+        side = math.isqrt(max(patches, 0))
+        old_grid = grid if given.shape == own.shape else (side, side)
+    if old_grid != grid and math.prod(old_grid) == patches > 0:
         state[key] = resample_abs_pos_embed(
             given,
-            new_size=list(vit.patch_embed.grid_size),
-            old_size=[side, side],
+            new_size=list(grid),
+            old_size=list(old_grid),
             num_prefix_tokens=num_embedded_prefix,
         )

@@ -95,10 +95,25 @@ class RelativeBiasFamily(ViTFamily):
         return vit.num_prefix_tokens
 
     def fit_positions(
-        self, vit: nn.Module, state: MutableMapping[str, Tensor], prefix: str
+        self,
+        vit: nn.Module,
+        state: MutableMapping[str, Tensor],
+        prefix: str,
+        old_grid: tuple[int, int] | None = None,
     ) -> None:
-        """Resample in place position embedding and tables of a state dict."""
-        super().fit_positions(vit, state, prefix)
+        """Resample in place position embedding and tables of a state dict.
+
+        Raises:
+            ValueError: If tables are laid out for another grid, which is not square.
+        """
+        super().fit_positions(vit, state, prefix, old_grid)
+        grid = tuple(vit.patch_embed.grid_size)
+        if old_grid is not None and old_grid[0] != old_grid[1] and old_grid != grid:
+            raise ValueError(
+                f'The checkpoint has tables of relative positions for {old_grid} patches, and '
+                f'img_size asks for {grid}: tables of an oblong size serve that size alone. '
+                'Images of other sizes can be tested without changing img_size.'
+            )
         for name, own in vit.named_parameters():
             given = state.get(prefix + name)
             if not name.endswith(_TABLE) or given is None or given.shape == own.shape:
