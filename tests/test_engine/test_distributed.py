@@ -94,7 +94,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def results(data, tmp_path_factory):
-    """What both processes saw of three runs: one whole, its end resumed, and one per rank."""
+    """What both processes saw of runs: one whole, its end resumed, one per rank, one summed."""
     folder = tmp_path_factory.mktemp('two')
     common = dict(find_unused_parameters=True, train_cfg=dict(val_interval=2))
     whole = toy_config(data, folder / 'w', custom_hooks=hooks(), **common)
@@ -103,7 +103,11 @@ def results(data, tmp_path_factory):
         load_from=str(folder / 'w' / 'iter_3.pth'), **common,
     )  # fmt: skip
     apart = toy_config(data, folder / 'a', custom_hooks=hooks(per_rank=True), **common)
-    configs = dict(whole=whole, resumed=resumed, apart=apart)
+    summed = toy_config(
+        data, folder / 's', custom_hooks=hooks(per_rank=True), find_unused_parameters=True,
+        train_cfg=dict(max_iters=4, val_interval=9), optim_wrapper=dict(accumulative_counts=2),
+    )  # fmt: skip
+    configs = dict(whole=whole, resumed=resumed, apart=apart, summed=summed)
     for name, config in configs.items():
         config.dump(folder / f'{name}.py')
     shared = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
@@ -172,8 +176,9 @@ def test_each_process_trains_a_stitch_of_its_own_on_request(results, data, tmp_p
     assert results['apart'][0]['names'] != results['apart'][1]['names']
 
 
-@pytest.mark.parametrize('run', ['whole', 'apart'])
+@pytest.mark.parametrize('run', ['whole', 'apart', 'summed'])
 def test_both_processes_end_with_equal_weights(results, run):
+    """Also where gradients are summed over stitches that differ by iteration and by process."""
     one, two = (result['after'] for result in results[run])
     names = [name for name in one if 'running_' not in name]  # statistics of each process
     assert all(torch.equal(one[name], two[name]) for name in names)
