@@ -16,7 +16,7 @@ from mmsnnet.registry import LOOPS
 from mmsnnet.stitching import Stitch, select_stitches
 from mmsnnet.stitching.pareto import Point, hypervolume, pareto_front
 
-from .one_pass import BatchResults, OnePass, evaluate_alone, reason_against
+from .one_pass import BatchResults, OnePass, evaluate, evaluate_alone, reason_against
 from .rng_state import preserved_rng
 
 Stitches = Union[str, int, Iterable[Union[str, int]]]
@@ -199,10 +199,7 @@ class StitchLoop:
         In several processes each gives its own batches, and all get the metrics.
         """
         with self.scoring.backbone.use_stitch(stitch):
-            for batch in noted:
-                for metric, results in zip(self.evaluator.metrics, batch):
-                    metric.results.extend(results)
-            return self.evaluator.evaluate(len(self.dataloader.dataset))
+            return evaluate(self.evaluator, noted, len(self.dataloader.dataset))
 
     def evaluate_alone(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:
         """Metrics of a stitch where one process holds what was noted for all batches."""

@@ -13,6 +13,7 @@ from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.prefix_cache import PrefixCache
 from mmsnnet.stitching import Stitch
 
+from .condensed_results import accepting_condensed, condense
 from .shared_preprocessing import SharedPreprocessing
 
 #: Metrics of mmseg and mmdet whose results are not in ``results`` alone but in files that each
@@ -43,19 +44,44 @@ def reason_against(evaluator: Evaluator) -> str | None:
     return None
 
 
-def evaluate_alone(evaluator: Evaluator, noted: Iterable[BatchResults]) -> dict[str, float]:
-    """What ``Evaluator.evaluate`` returns, by one of several processes that holds all results.
+def evaluate(evaluator: Evaluator, noted: Iterable[BatchResults], size: int) -> dict[str, float]:
+    """Metrics from what was noted for batches; in several processes each gives its own batches.
 
-    MMEngine's own would wait for the others to send theirs.
+    Args:
+        evaluator: The evaluator that noted it.
+        noted: Batch by batch, as :meth:`OnePass.run_batch` returns it.
+        size: Images of the whole data set.
     """
-    batches = list(noted)
+    with _restored(evaluator, noted):
+        return evaluator.evaluate(size)
+
+
+def evaluate_alone(evaluator: Evaluator, noted: Iterable[BatchResults]) -> dict[str, float]:
+    """Metrics where one of several processes holds what was noted for all batches.
+
+    MMEngine's own evaluation would wait for the others to send theirs.
+    """
     metrics = {}
-    for number, metric in enumerate(evaluator.metrics):
-        results = [result for batch in batches for result in batch[number]]
-        prefix = f'{metric.prefix}/' if metric.prefix else ''
-        scores = metric.compute_metrics(results)
-        metrics.update({f'{prefix}{key}': value for key, value in scores.items()})
+    with _restored(evaluator, noted):
+        for metric in evaluator.metrics:
+            prefix = f'{metric.prefix}/' if metric.prefix else ''
+            scores = metric.compute_metrics(list(metric.results))
+            metrics.update({f'{prefix}{key}': value for key, value in scores.items()})
     return metrics
+
+
+@contextmanager
+def _restored(evaluator: Evaluator, noted: Iterable[BatchResults]) -> Iterator[None]:
+    """Put what was noted back into the metrics, for the length of a ``with`` block."""
+    for batch in noted:
+        for metric, results in zip(evaluator.metrics, batch):
+            metric.results.extend(results)
+    try:
+        with accepting_condensed(evaluator.metrics):
+            yield
+    finally:
+        for metric in evaluator.metrics:
+            metric.results.clear()
 
 
 class OnePass:
@@ -113,7 +139,8 @@ class OnePass:
         return results
 
     def _take(self) -> BatchResults:
-        taken = [list(metric.results) for metric in self._loop.evaluator.metrics]
-        for metric in self._loop.evaluator.metrics:
+        metrics = self._loop.evaluator.metrics
+        taken = [condense(metric, metric.results) for metric in metrics]
+        for metric in metrics:
             metric.results.clear()
         return taken
