@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from typing import Any
 
 #: Anchors of the paper's main experiments (SN-Netv2, arXiv 2307.00154, section 4).
@@ -69,10 +70,26 @@ class AnchorConfig:
         settings = dict(anchor)
         for key in ('mean', 'std'):
             if settings.get(key) is not None:
-                settings[key] = tuple(float(value) for value in settings[key])
+                settings[key] = _channel_values(key, settings[key])
         return cls(**settings)
 
     @property
     def has_weights(self) -> bool:
         """Whether ``init_weights()`` has something to load."""
         return self.checkpoint is not None or self.pretrained
+
+
+def _channel_values(key: str, values: Any) -> tuple[float, ...]:
+    """Mean or standard deviation as a tuple.
+
+    Raises:
+        ValueError: If it is not one number in [0, 1] for each of three channels.
+    """
+    is_list = isinstance(values, Sequence) and not isinstance(values, str)
+    numbers = tuple(values) if is_list else ()
+    if len(numbers) != 3 or not all(isinstance(n, Real) and 0 <= n <= 1 for n in numbers):
+        raise ValueError(
+            f'{key}={values!r} of an anchor must be three numbers in [0, 1], for red, green and '
+            'blue; divide what is meant for pixels from 0 to 255 by 255.'
+        )
+    return tuple(float(number) for number in numbers)

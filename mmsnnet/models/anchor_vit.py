@@ -117,6 +117,8 @@ class AnchorViT(nn.Module):
         super().__init__()
         self.config = config
         rate = drop_path_rate if config.drop_path_rate is None else config.drop_path_rate
+        if not 0 <= rate < 1:
+            raise ValueError(f'drop_path_rate={rate} is not possible: it must be in [0, 1).')
         self.vit = build_vit(config, img_size, drop_path_rate=rate)
         self.family = family_of(self.vit)
         self.family.prepare(self.vit)

@@ -60,8 +60,9 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
     except FileNotFoundError:
         raise
     except Exception as error:
+        reason = (str(error).strip() or 'no reason given').splitlines()[0]
         raise ValueError(
-            f'Weights file {path!r} cannot be read: {str(error).splitlines()[0]}'
+            f'Weights file {path!r} cannot be read ({type(error).__name__}: {reason}).'
         ) from error
     for key in ('state_dict', 'model', 'model_ema'):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

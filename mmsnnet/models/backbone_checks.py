@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 from .stitch_network import StitchNetwork
+
 
 def check_inherited_arguments(arguments: Mapping[str, Any]) -> None:
     """Refuse arguments that the backbone does not have, telling how they may have got there.
@@ -64,6 +66,14 @@ def prepare_checkpoint(
             'training, and its img_size unless that is square.'
         )
     network.was_loaded = True
+    fitted = state_dict.get(f'{prefix}stitches_fitted')
+    if fitted is not None and not bool(fitted):
+        print_log(
+            'The stitch layers of this checkpoint were never fitted: stitches other than single '
+            'anchors give noise until a training fits them.',
+            logger='current',
+            level=30,
+        )
 
 
 def check_initialized(

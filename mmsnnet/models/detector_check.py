@@ -124,19 +124,23 @@ def check_detector_heads(
                 f'{place}={declared} does not fit {source}, which delivers {channels[0]} '
                 f'channels: put {channels[0]}.'
             )
+    _check_pixel_decoder(model, channels, source)
+
+
+def _check_pixel_decoder(model: nn.Module, channels: Sequence[int], source: str) -> None:
+    """Check the channels that the pixel decoder of a Mask2Former is made for.
+
+    Raises:
+        ValueError: If they are not those of the neck's maps.
+    """
     decoder = getattr(getattr(model, 'panoptic_head', None), 'pixel_decoder', None)
-    declared = _decoder_channels(decoder)
-    if declared and declared != list(channels[: len(declared)]):
-        raise ValueError(
-            f'panoptic_head.in_channels={declared} does not fit {source}: '
-            f'put {list(channels[: len(declared)])}.'
-        )
-
-
-def _decoder_channels(decoder: nn.Module | None) -> list[int]:
-    """Channels that the pixel decoder of a Mask2Former is made for, from the largest map down."""
     if not hasattr(decoder, 'input_convs'):
-        return []
+        return
     # Its encoder takes the smallest map first; what is larger is joined afterwards.
     parts = (*decoder.input_convs, *decoder.lateral_convs)
-    return [part.conv.in_channels for part in reversed(parts)]
+    declared = [part.conv.in_channels for part in reversed(parts)]
+    fitting = list(channels[: len(declared)])
+    if declared != fitting:
+        raise ValueError(
+            f'panoptic_head.in_channels={declared} does not fit {source}: put {fitting}.'
+        )

@@ -62,3 +62,10 @@ def test_a_mapping_without_a_name_is_refused(anchor):
 def test_other_types_are_refused(anchor):
     with pytest.raises(TypeError, match='timm model name or a dict with model_name, got'):
         AnchorConfig.parse(anchor)
+
+
+@pytest.mark.parametrize('values', [(0.5, 0.5), 0.5, 'abc', (123.7, 116.3, 103.5), (0.1, 0.2, -1)])
+@pytest.mark.parametrize('key', ['mean', 'std'])
+def test_a_normalisation_that_is_not_three_numbers_in_0_to_1_is_refused(key, values):
+    with pytest.raises(ValueError, match=f'{key}=.* must be three numbers'):
+        AnchorConfig.parse({'model_name': 'vit_tiny_patch16_224', key: values})

@@ -9,7 +9,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmsnnet.models import StitchedViT
+from mmsnnet.models import StitchedViT, backbone_checks
 from mmsnnet.models.backbone_checks import check_inherited_arguments
 from tests.builders import random_images, tiny_anchor, tiny_backbone
 
@@ -127,3 +127,13 @@ def test_inherited_arguments_are_accepted_only_if_they_say_nothing():
 def test_a_misspelt_argument_is_named():
     with pytest.raises(TypeError, match='StitchedViT does not take lora_rnak'):
         StitchedViT(anchors=[tiny_anchor(3, 48)], out_indices=(2,), lora_rnak=4)
+
+
+def test_a_checkpoint_with_stitches_that_were_never_fitted_is_named(monkeypatch):
+    given, lines = tiny_backbone(fitted=False).state_dict(), []
+    monkeypatch.setattr(backbone_checks, 'print_log', lambda text, **_: lines.append(text))
+    backbone = tiny_backbone()
+    backbone.load_state_dict(tiny_backbone().state_dict())
+    assert lines == []
+    backbone.load_state_dict(given)
+    assert len(lines) == 1 and 'were never fitted' in lines[0]

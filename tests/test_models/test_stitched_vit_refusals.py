@@ -7,7 +7,7 @@ from mmengine import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
 
 from mmsnnet.models import StitchedViT
-from tests.builders import tiny_anchor
+from tests.builders import tiny_anchor, tiny_backbone
 
 
 def make(**settings) -> StitchedViT:
@@ -119,3 +119,9 @@ def test_labels_of_the_config_name_the_stitches():
     backbone = make(anchors=anchors)
     assert backbone.space.names[:3] == ('Ti3', 'Big6', 'Ti1-Big4')
     assert set(backbone.anchors) == {'Ti', 'Big'}
+
+
+@pytest.mark.parametrize('rate', [-0.1, 1.0, 1.5])
+def test_a_rate_of_stochastic_depth_outside_of_0_to_1_is_refused(rate):
+    with pytest.raises(ValueError, match=rf'drop_path_rate={rate} is not possible'):
+        tiny_backbone(drop_path_rate=rate)
