@@ -12,6 +12,7 @@ from torch import nn
 
 from mmsnnet.evaluation.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_fitted, find_stitched_backbone
+from mmsnnet.models.head_statistics import attach_statistics_of
 from mmsnnet.stitching import Cost, CostTable
 from mmsnnet.stitching.choice import Chooser
 from mmsnnet.stitching.question import check_in_space, chooser_of_costs, chooser_of_results
@@ -33,26 +34,25 @@ def init_model(
 ) -> nn.Module:
     """Build a stitched segmentor, depth estimator or detector by its host, and load it safely.
 
-    The host's ``inference_model`` and ``inference_detector`` take it as it is; besides it has the
-    methods of :class:`~mmsnnet.apis.StitchControl`, such as ``model.set_budget(gflops=120)``.
+    The host's functions for inference take it as it is; besides it has the methods of
+    :class:`~mmsnnet.apis.StitchControl`, such as ``model.set_budget(gflops=120)``.
 
     Args:
         config: Config, or its file; its ``default_scope`` tells the host.
         checkpoint: Weights; None leaves the model untrained.
         device: Where it runs.
         cfg_options: Overrides of the config.
-        results: Folder of a sweep; without it a budget takes the most FLOPs that it allows.
+        results: Folder of a sweep, whose head statistics are attached if it has some.
         latency: File of ``tools/measure_latency.py``, for budgets in ms and MB.
         metric: Metric to choose by; None for that of the sweep.
-        rule: 'greater' or 'less', which is better; None for that of the sweep.
+        rule: 'greater' or 'less'; None for that of the sweep.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the model is not stitched, was never fitted, or results are of another one.
+        ValueError: If the model is not stitched or fitted, or results are of another one.
     """
-    backbone = find_stitched_backbone(
-        model := _build(_load_config(config), checkpoint, device, cfg_options)
-    )
+    model = _build(_load_config(config), checkpoint, device, cfg_options)
+    backbone = find_stitched_backbone(model)
     if checkpoint is not None:
         check_fitted(backbone)
     if results is None:
@@ -60,6 +60,7 @@ def init_model(
         return give_control(model, chooser_of_costs(costs, latency), costs)
     chooser = chooser_of_results(results, latency, metric, rule)
     check_in_space(chooser, backbone.space, results)
+    attach_statistics_of(results, model)
     return give_control(model, chooser, _costs_behind(chooser, backbone))
 
 
