@@ -135,3 +135,13 @@ def test_a_checkpoint_of_other_heads_is_refused():
     state[key] = torch.zeros(52, 5)
     with pytest.raises(ValueError, match=rf'{re.escape(key)} is \(52, 5\) there'):
         other.load_state_dict(state)
+
+
+@pytest.mark.parametrize('kind', ['DINOv3', 'mixed rotary', 'two tables'])
+def test_any_size_runs_on_shapes_alone(kind):
+    with torch.device('meta'):
+        anchors = [tiny_anchor(3, 48, kind), tiny_anchor(6, 48, kind)]
+        backbone = StitchedViT(anchors=anchors, img_size=64, out_indices=(2, 5)).eval()
+    for size, grid in (((64, 64), (8, 8)), ((40, 72), (5, 9))):
+        maps = backbone.run(torch.empty(1, 3, *size, device='meta'), 'L2-S1-L2')
+        assert [tuple(item.shape) for item in maps] == [(1, 48, *grid)] * 2
