@@ -18,13 +18,15 @@ def anchor(depth: int, width: int, patch: int = 16, heads_of: int = 64) -> dict[
     return dict(model_name='vit_tiny_patch16_224', pretrained=False, model_kwargs=shape)
 
 
-def build_backbone(anchors: list[dict[str, Any]], size: int, seed: int = 0) -> StitchedViT:
+def build_backbone(
+    anchors: list[dict[str, Any]], size: int, seed: int = 0, **settings: Any
+) -> StitchedViT:
     """Backbone of square images with taps behind each quarter of the largest anchor."""
     depth = max(item['model_kwargs']['depth'] for item in anchors)
     taps = tuple(depth * quarter // 4 - 1 for quarter in (1, 2, 3, 4))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        backbone = StitchedViT(anchors=anchors, img_size=size, out_indices=taps)
+        backbone = StitchedViT(anchors=anchors, img_size=size, out_indices=taps, **settings)
     backbone.mark_fitted()
     return backbone
 
@@ -40,8 +42,11 @@ def _affine_by_hand(backbone: StitchedViT, key: Any) -> Callable[[Tensor], Tenso
     return run
 
 
-def forward_by_hand(backbone: StitchedViT, stitch: str) -> Callable[[Tensor], list[Tensor]]:
-    """The computation of a stitch for anchors with one class token, prepared beforehand."""
+def forward_by_hand(backbone: StitchedViT, stitch: str) -> Callable[[Tensor], list[Any]]:
+    """The computation of a stitch for anchors with one class token, prepared beforehand.
+
+    It returns what the backbone does: maps, or pairs of map and class token.
+    """
     steps: list[tuple[bool, Callable[[Tensor], Tensor] | None]] = []
     for step in backbone.space.program(stitch):
         kind = type(step).__name__
@@ -56,7 +61,7 @@ def forward_by_hand(backbone: StitchedViT, stitch: str) -> Callable[[Tensor], li
             steps.append((True, _affine_by_hand(backbone, step.lift) if step.lift else None))
     side = backbone.img_size[0] // backbone.patch_size
 
-    def run(images: Tensor) -> list[Tensor]:
+    def run(images: Tensor) -> list[Any]:
         tokens, taps = images, []
         for is_tap, call in steps:
             if is_tap:
@@ -64,6 +69,9 @@ def forward_by_hand(backbone: StitchedViT, stitch: str) -> Callable[[Tensor], li
             else:
                 tokens = call(tokens)
         maps = [tap[:, 1:].reshape(len(images), side, side, -1) for tap in taps]
-        return [item.permute(0, 3, 1, 2).contiguous() for item in maps]
+        maps = [item.permute(0, 3, 1, 2).contiguous() for item in maps]
+        if backbone.output_cls_token:
+            return [(item, tap[:, 0]) for item, tap in zip(maps, taps)]
+        return maps
 
     return run
