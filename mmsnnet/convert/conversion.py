@@ -104,7 +104,6 @@ def _rules(model: nn.Module, lora_merged: bool = False) -> list[Rule]:
 
 def _constants(backbone: StitchedViT) -> dict[str, Tensor]:
     """Weights of ours that follow from nothing there: counters, and norms that nothing uses."""
-    grid = next(iter(backbone.anchors.values())).vit.patch_embed.grid_size
     constants = {
         'training_steps': torch.tensor(0),
         'stitches_fitted': torch.tensor(True),
