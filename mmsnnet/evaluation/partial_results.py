@@ -170,7 +170,7 @@ def _read_header(path: Path) -> Shard:
         with np.load(path, allow_pickle=False) as file:
             content = json.loads(file['header'].tobytes())
         return Shard(content['first'], content['stop'], tuple(content['stitches']))
-    except (ValueError, KeyError, TypeError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise ValueError(
             f'{path} is not a file of partial results ({error}). Remove it to run its images '
             'again.'

@@ -198,19 +198,30 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_two_processes_score_the_stitches_as_one_does(data, tmp_path, capsys):
-    """5 images are shared by 2 processes, so that one of them counts for nothing."""
+@pytest.mark.parametrize(
+    'way',
+    [
+        [],
+        pytest.param(['--shard-by', 'stitches'], marks=pytest.mark.slow),
+        pytest.param(['--one-by-one'], marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_two_processes_score_the_stitches_as_one_does(data, tmp_path, capsys, way):
+    """5 images are shared by 2 processes, so that one of them has more to do or repeats one."""
     runner = toy_runner(data, tmp_path / 'run', train_cfg=dict(max_iters=3))
     runner.train()
     runner.cfg.dump(tmp_path / 'config.py')
     tool = ROOT / 'tools' / 'test_all_stitches.py'
     call = [str(tmp_path / 'config.py'), str(tmp_path / 'run' / 'iter_3.pth'), '--out']
     torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2']
-    assert main([*call, str(tmp_path / 'one')]) == 0
-    done = run_python(*torchrun, tool, *call, tmp_path / 'two', '--launcher', 'pytorch')
+    assert main([*call, str(tmp_path / 'one'), '--one-by-one']) == 0
+    done = run_python(*torchrun, tool, *call, tmp_path / 'two', '--launcher', 'pytorch', *way)
     assert done.returncode == 0, done.stderr
     one, two = (read(tmp_path / out / 'stitches.jsonl') for out in ('one', 'two'))
     assert one == two
     assert {row['name'] for row in one} == set(NAMES)
-    for line in capsys.readouterr().out.replace(str(tmp_path / 'one'), '').splitlines()[-9:]:
-        assert done.stdout.replace(str(tmp_path / 'two'), '').count(line) == 1  # one table
+    assert not (tmp_path / 'two' / 'shards').exists()
+    table = capsys.readouterr().out.replace(str(tmp_path / 'one'), '').splitlines()[-9:]
+    printed = done.stdout.replace(str(tmp_path / 'two'), '')
+    assert all(printed.count(line) == 1 for line in table if not line.startswith('+'))
