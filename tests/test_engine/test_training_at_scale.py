@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import Runner
 
 from mmsnnet.models import find_stitched_backbone
@@ -42,11 +45,12 @@ class TestAveragedWeights:
     MOMENTUM = 0.3
 
     @pytest.fixture(scope='class')
-    def runs(self, data, tmp_path_factory):
+    @staticmethod
+    def runs(data, tmp_path_factory):
         """A run with EMAHook that validates after 2 and 4 iterations, and one without the hook."""
         found = {}
-        for name in ('ema', 'plain'):
-            more = [dict(type='EMAHook', momentum=self.MOMENTUM)] if name == 'ema' else []
+        averaging = dict(type='EMAHook', momentum=TestAveragedWeights.MOMENTUM)
+        for name, more in (('ema', [averaging]), ('plain', [])):
             runner = toy_runner(
                 data, tmp_path_factory.mktemp(name) / 'run', custom_hooks=hooks(*more),
                 optim_wrapper=OPTIM, train_cfg=dict(max_iters=4, val_interval=2),
@@ -146,6 +150,37 @@ def test_each_accumulated_iteration_runs_a_stitch_of_its_own(data, tmp_path):
     moved = parameters(runner)
     changed = {n for n in moved if not torch.equal(moved[n], start['weights'][n])}
     assert {n for n in second if second[n] is not None and second[n].any()} <= changed
+
+
+@pytest.mark.filterwarnings('ignore:torch.cuda.amp.GradScaler is enabled')
+def test_mixed_precision_keeps_the_residual_stream(data, tmp_path, monkeypatch):
+    """In bfloat16 on the CPU, where MMEngine's wrapper wants to see a GPU and gets its way."""
+    monkeypatch.setattr(amp_optimizer_wrapper, 'is_cuda_available', lambda: True)
+    optim = dict(OPTIM, type='AmpOptimWrapper', dtype='bfloat16')
+    runner = toy_runner(
+        data, tmp_path / 'run', custom_hooks=hooks(), optim_wrapper=optim,
+        train_cfg=dict(max_iters=6), **NO_VALIDATION,
+    )  # fmt: skip
+    backbone, inside, between = backbone_of(runner), set(), set()
+
+    def note(types):
+        def hook(module, inputs, output):
+            if module.training:  # not of the fit, which is in float32
+                types.add(output.dtype)
+
+        return hook
+
+    for anchor in backbone.anchors.values():
+        for block in anchor.vit.blocks:
+            block.attn.qkv.register_forward_hook(note(inside))
+    for layer in backbone.stitch_layers.values():
+        layer.register_forward_hook(note(between))
+    runner.train()
+    assert inside == {torch.bfloat16}
+    assert between == {torch.float32}, 'the residual stream'
+    assert all(math.isfinite(loss) for loss in losses(runner))
+    assert {p.dtype for p in backbone.parameters()} == {torch.float32}
+    assert all(p.grad is None or p.grad.isfinite().all() for p in backbone.parameters())
 
 
 @pytest.mark.parametrize('wanted', [True, dict(backend='eager')])
