@@ -3,12 +3,13 @@
 All stitches share one pass over the data, in which what they have in common is computed once. What
 is known of the images so far lies in OUT/shards, so that a killed run goes on where it stopped.
 One JSON line a stitch goes to OUT/stitches.jsonl as soon as it is final; then come pareto.json,
-pareto.csv, pareto.png and a table.
+pareto.csv, .png, .svg and .html, and a table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,14 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--overwrite', action='store_true', help='discard results that are in the folder'
     )
     add_work_arguments(parser)
+    parser.add_argument(
+        '--recalibrate-bn',
+        type=int,
+        default=0,
+        metavar='N',
+        help='measure the statistics of the batch norms of neck and head for each stitch, on N '
+        'training images (default: 0, the common ones)',
+    )
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none'
     )
@@ -202,6 +211,39 @@ def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
         print(path)
 
 
+def recalibration(cfg: Any, num_images: int) -> dict[str, Any]:
+    """What results depend on besides, if head statistics are measured for each stitch.
+
+    Raises:
+        ValueError: If there is nothing to measure them on.
+    """
+    from mmsnnet.evaluation.fingerprint import fingerprint_text
+
+    if num_images == 0:
+        return {}
+    if num_images < 2 or cfg.get('train_dataloader') is None:
+        raise ValueError(
+            f'--recalibrate-bn {num_images} needs 2 or more images, and a config with a '
+            'train_dataloader to take them from.'
+        )
+    data = json.dumps(cfg.train_dataloader.dataset, sort_keys=True, default=repr)
+    return {'head_statistics': {'images': num_images, 'data': fingerprint_text(data)}}
+
+
+def recalibrate(sweep: Any, stitches: Sequence[Any], args: argparse.Namespace) -> None:
+    """Let the model run with head statistics of each stitch, kept in the results folder."""
+    from mmsnnet.engine.calibration_data import calibration_batches
+    from mmsnnet.evaluation.bn_recalibration import attach_recalibrated
+
+    cfg = sweep.runner.cfg
+    attach_recalibrated(
+        sweep.runner.model,
+        stitches,
+        args.out,
+        lambda: calibration_batches(cfg, args.recalibrate_bn),
+    )
+
+
 def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     """The config, a sweep with its results folder open, the stitches to score, and how.
 
@@ -217,8 +259,11 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
         args.one_by_one, args.shard_size, args.max_memory, args.shard, args.shard_by
     )
     sweep = StitchSweep(Runner.from_cfg(cfg))
-    stitches = sweep.share(choose(sweep, args, cfg), options)
-    sweep.open(args.out, args.overwrite)
+    chosen = choose(sweep, args, cfg)
+    stitches = sweep.share(chosen, options)
+    sweep.open(args.out, args.overwrite, recalibration(cfg, args.recalibrate_bn))
+    if args.recalibrate_bn:
+        recalibrate(sweep, chosen, args)
     sweep.merge(args.merge)
     return cfg, sweep, stitches, options
 

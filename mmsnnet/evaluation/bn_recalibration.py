@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import barrier, is_main_process
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.head_statistics import (
+    STATISTICS_NAME,
     HeadStatistics,
+    attach_statistics_of,
     attached_statistics,
     hash_norms,
     head_norms,
@@ -145,3 +150,33 @@ def _tables(norms: Iterable[str], sums: dict[str, _Sums]) -> dict[str, tuple[Ten
         )
         for number, name in enumerate(norms)
     }
+
+
+def attach_recalibrated(
+    model: nn.Module,
+    stitches: Iterable[Stitch],
+    directory: str | os.PathLike[str],
+    batches: Callable[[], Iterable[Any]],
+) -> None:
+    """Let a model run with the head statistics in a results folder, measured there as far needed.
+
+    The main process measures those of stitches that the folder has none of; the others wait.
+
+    Args:
+        model: See :func:`recalibrate`.
+        stitches: What will be run.
+        directory: Results folder, which all processes see.
+        batches: Makes the batches; the same each time.
+
+    Raises:
+        ValueError: As :func:`recalibrate`, or if the folder's statistics are of other weights.
+    """
+    path = Path(directory, STATISTICS_NAME)
+    if is_main_process():
+        known = HeadStatistics.load(path) if path.is_file() else None
+        missing = [one for one in stitches if known is None or one.name not in known.names]
+        if missing:
+            measured = recalibrate(model, batches(), missing)
+            (measured if known is None else known.joined(measured)).save(path)
+    barrier()
+    attach_statistics_of(directory, model)

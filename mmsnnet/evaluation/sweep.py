@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from mmsnnet.compat import prepare_cpu_launch
 from mmsnnet.models import check_fitted, find_stitched_backbone
+from mmsnnet.models.head_statistics import STATISTICS_NAME
 from mmsnnet.stitching import CostTable, Stitch
 
 from .batches import batch_indices, reason_against_order
@@ -97,12 +98,15 @@ class StitchSweep:
         self.results: ResultsFolder | None = None
         self._fingerprint: dict[str, Any] = {}
 
-    def open(self, directory: str, overwrite: bool = False) -> None:
+    def open(
+        self, directory: str, overwrite: bool = False, more: Mapping[str, Any] | None = None
+    ) -> None:
         """Open the results folder; the last thing that can be refused before scoring.
 
         Args:
             directory: Results folder.
             overwrite: Whether to discard results that are there.
+            more: Further facts that results depend on.
 
         Raises:
             ValueError: If the folder holds results of another run.
@@ -112,7 +116,7 @@ class StitchSweep:
         barrier()  # until then processes may read what is to be discarded
         if is_main_process():
             dataset = self.loop.dataloader.dataset
-            self._fingerprint = run_fingerprint(cfg, cfg.load_from, dataset)
+            self._fingerprint = {**run_fingerprint(cfg, cfg.load_from, dataset), **(more or {})}
             details = {
                 'checkpoint': str(cfg.load_from),
                 'image_size': list(self.backbone.img_size),
@@ -120,6 +124,7 @@ class StitchSweep:
             }
             if overwrite:
                 discard_partial_results(self.directory)
+                (self.directory / STATISTICS_NAME).unlink(missing_ok=True)
             self.results = open_results(directory, self._fingerprint, overwrite, details)
         barrier()  # from then on processes may look into the folder
 

@@ -103,6 +103,20 @@ class HeadStatistics:
         torch.save({**vars(self), 'names': list(self.names)}, temporary)
         os.replace(temporary, path)
 
+    def joined(self, other: HeadStatistics) -> HeadStatistics:
+        """Statistics of these stitches and those of another one.
+
+        Raises:
+            ValueError: If they are of other weights or of another number of images.
+        """
+        if (self.weights, self.num_images) != (other.weights, other.num_images):
+            raise ValueError('These head statistics are of other weights or images.')
+        tables = {
+            name: tuple(map(torch.cat, zip(mine, other.tables[name])))
+            for name, mine in self.tables.items()
+        }
+        return HeadStatistics(self.names + other.names, tables, self.weights, self.num_images)
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> HeadStatistics:
         """Read a file of :meth:`save`.
