@@ -184,7 +184,7 @@ def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None
         def finished(stitch: Any, metrics: Any) -> None:
             nonlocal done
             done += 1
-            values = '  '.join(f'{key} {value:.2f}' for key, value in metrics.items())
+            values = '  '.join(f'{key} {value:.4g}' for key, value in metrics.items())
             if not console.is_terminal:
                 console.print(f'[{done}/{len(stitches)}] {stitch.name}: {values}', highlight=False)
 
