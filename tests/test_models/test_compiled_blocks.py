@@ -86,7 +86,6 @@ def test_all_blocks_and_routes_of_an_anchor_share_what_is_compiled():
     assert compiler.graphs == 6, 'one more for images of any size'
 
 
-@pytest.mark.slow
 def test_anchors_do_not_use_up_each_others_share_of_recompilation():
     """torch gives up on a function after 8 graphs: 5 anchors alike in one would have 10."""
     compiler = Compiler()

@@ -1,0 +1,9 @@
+# Baseline in the style of SN-Net (arXiv 2302.06586): from the cheap anchor to the costly one alone,
+# stitch layers trained as a whole without LoRA, stitches drawn uniformly. 13 stitches.
+_base_ = ['./dpt_snnetv2_s-l_nyuv2.py']
+
+model = dict(backbone=dict(scheme='one_way', lora_rank=0))
+custom_hooks = [
+    dict(type='StitchInitHook', num_images=10),
+    dict(type='StitchSamplingHook', sampler=dict(type='UniformStitchSampler')),
+]
