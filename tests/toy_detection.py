@@ -124,14 +124,9 @@ def build_detector(
     )  # fmt: skip
     pyramid = dict(type='SimpleFeaturePyramid', in_channels=SHAPE[-1][1], out_channels=256)
     config = Config(dict(model=mmdet_model(path)))
+    config.model.neck = neck or pyramid
     config.merge_from_dict(
-        dict(
-            model=dict(
-                backbone=dict(_delete_=True, **backbone),
-                neck=dict(_delete_=True, **(neck or pyramid)),
-                **settings,
-            )
-        )
+        dict(model=dict(backbone=dict(_delete_=True, **backbone), **settings))
     )
     with DefaultScope.overwrite_default_scope('mmdet'), torch.device(device):
         return MODELS.build(config.model)

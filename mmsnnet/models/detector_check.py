@@ -30,7 +30,10 @@ def _strided(model: nn.Module) -> Iterator[tuple[str, list[float]]]:
     for place in _HEADS:
         head = getattr(model, place, None)
         if hasattr(head, 'prior_generator'):
-            yield f'{place}.anchor_generator.strides', _numbers(head.prior_generator.strides)
+            # Heads without anchors take the strides of their points themselves.
+            kind = type(head.prior_generator).__name__
+            part = 'strides' if 'Point' in kind else 'anchor_generator.strides'
+            yield f'{place}.{part}', _numbers(head.prior_generator.strides)
         elif hasattr(getattr(head, 'pixel_decoder', None), 'strides'):
             yield f'{place}.pixel_decoder.strides', _numbers(head.pixel_decoder.strides)
     for name, _, extractor in _extractors(model):
@@ -71,20 +74,22 @@ def check_pyramid_neck(model: nn.Module, channels: int, patch_size: int) -> None
     wanted = max((strides for _, strides in _strided(model)), key=len, default=[])
     if len(wanted) < 2 or (neck is not None and not hasattr(neck, 'lateral_convs')):
         return
+    replaced = '' if neck is None else '_delete_=True, '
     has = 'has no neck' if neck is None else f'has the neck {type(neck).__name__}'
     raise ValueError(
         f'{type(model).__name__} {has}, but its heads read strides {wanted} and every map of a '
-        f'StitchedViT has stride {patch_size}: put {_pyramid(channels, patch_size, wanted)}.'
+        f'StitchedViT has stride {patch_size}: put neck=dict({replaced}'
+        f'{_pyramid(channels, patch_size, wanted)}).'
     )
 
 
 def _pyramid(channels: int, patch_size: int, strides: Sequence[float]) -> str:
-    """Config of a pyramid that delivers the strides."""
+    """Arguments of a pyramid that delivers the strides."""
     scales = tuple(scale for scale in _SCALES if patch_size / scale in strides) or _SCALES
     text = '' if scales == _SCALES else f', scale_factors={scales}'
     return (
-        "neck=dict(_delete_=True, type='SimpleFeaturePyramid', "
-        f'in_channels={channels}, out_channels=256, num_outs={len(strides)}{text})'
+        f"type='SimpleFeaturePyramid', in_channels={channels}, out_channels=256, "
+        f'num_outs={len(strides)}{text}'
     )
 
 

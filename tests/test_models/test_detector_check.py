@@ -45,7 +45,14 @@ def test_a_detector_with_fpn_is_told_the_pyramid_to_put(path, strides, pyramid):
 def test_a_detector_without_a_neck_is_told_the_pyramid_to_put():
     model = build_detector(MASK_RCNN)
     model.neck = None
-    with pytest.raises(ValueError, match='MaskRCNN has no neck, but its heads read strides'):
+    told = r"MaskRCNN has no neck, but its heads read strides .*put neck=dict\(type='Simple"
+    with pytest.raises(ValueError, match=told):
+        check_channels(model)
+
+
+def test_heads_without_anchors_name_their_own_strides():
+    model = build_detector('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', PYRAMID)
+    with pytest.raises(ValueError, match=r'^bbox_head\.strides=\[8, 16, 32, 64, 128\] does not'):
         check_channels(model)
 
 
