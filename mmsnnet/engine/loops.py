@@ -25,7 +25,8 @@ Stitches = Union[str, int, Iterable[Union[str, int]]]
 class StitchScoring:
     """What the two loops share: which stitches they score and how they sum up.
 
-    The summary is made of one metric: its best and worst value over the stitches, and
+    The summary is made of one metric: its best and worst value over the stitches, the best of each
+    family (``best/S-L/mIoU``, for MMEngine's visualizer to draw over training), and
     ``pareto/hypervolume`` in [0, 1], the share that the stitches dominate of the rectangle of
     FLOPs (up to the backbone's costliest stitch) and metric (from worst to best possible).
 
@@ -89,7 +90,13 @@ class StitchScoring:
         if not points:
             return {}
         qualities = sorted((point.quality for point in points), reverse=self._rule == 'greater')
+        best = max if self._rule == 'greater' else min
+        families: dict[str, float] = {}
+        for point in points:
+            key = f'best/{self.backbone.space[point.name].family}/{self._metric}'
+            families[key] = best(families.get(key, point.quality), point.quality)
         return {
+            **families,
             f'best/{self._metric}': qualities[0],
             f'worst/{self._metric}': qualities[-1],
             'pareto/size': float(len(pareto_front(points, self._rule))),

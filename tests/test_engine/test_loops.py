@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -56,7 +57,8 @@ def test_metrics_come_by_stitch_and_in_sum(tester):
     _, metrics = tester
     keys = {f'{name}/{key}' for name in CHOSEN for key in ('aAcc', 'mIoU', 'mAcc')}
     summary = {'best/mIoU', 'worst/mIoU', 'pareto/size', 'pareto/hypervolume'}
-    assert set(metrics) == keys | summary
+    families = {'-'.join(re.findall('[A-Z]', name)) for name in CHOSEN}
+    assert set(metrics) == keys | summary | {f'best/{family}/mIoU' for family in families}
 
 
 def test_each_stitch_scores_as_in_the_stock_loop(tester, data):
@@ -77,6 +79,9 @@ def test_best_and_worst_are_those_of_the_stitches(tester):
     values = [metrics[f'{name}/mIoU'] for name in CHOSEN]
     assert metrics['best/mIoU'] == pytest.approx(max(values))
     assert metrics['worst/mIoU'] == pytest.approx(min(values))
+    for family in ('S', 'L'):
+        own = [metrics[f'{n}/mIoU'] for n in CHOSEN if n.strip('0123456789') == family]
+        assert metrics[f'best/{family}/mIoU'] == max(own)
 
 
 def volume_by_sweep(costs, gains, limit):
