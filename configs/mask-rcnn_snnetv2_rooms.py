@@ -58,7 +58,7 @@ model = dict(
         ),
     ),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=300, max_per_img=100), rcnn=dict(sampler=dict(num=64))
+        rpn_proposal=dict(nms_pre=300, max_per_img=100), rcnn=dict(sampler=dict(num=32))
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=50), rcnn=dict(max_per_img=20)),
 )
@@ -91,7 +91,7 @@ val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 # schedule
-max_iters = 1000
+max_iters = 4000
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.05), paramwise_cfg=dict(decay_rate=0.9)
 )
@@ -100,7 +100,7 @@ param_scheduler = [
     dict(type='PolyLR', eta_min=0.0, power=1.0, begin=50, end=max_iters, by_epoch=False),
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=100))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=500))
 custom_hooks = [
     dict(type='StitchInitHook', num_images=100, batch_size=10),
     # Bins relative to the range of FLOPs: 40 GFLOPs would put all stitches into one.
