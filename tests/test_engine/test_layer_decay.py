@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import pytest
-import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper, build_optim_wrapper
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from torch import nn
@@ -97,18 +96,33 @@ def test_weights_alone_decay(model):
     assert norms and all(re.search(r'norm\d?\.|\.bn\.', name) for name in norms)
 
 
-def test_registers_layer_scales_and_tables_of_positions_do_not_decay():
-    from tests.builders import tiny_anchor
-
-    anchors = [tiny_anchor(depth, width, 'registers') for depth, width in ((2, 32), (4, 64))]
+def stitched_segmentor(name, **more):
+    """Segmentor on two small anchors of a timm name."""
+    anchors = [
+        dict(
+            model_name=name, pretrained=False,
+            model_kwargs=dict(depth=depth, embed_dim=width, num_heads=width // 16, **more),
+        )
+        for depth, width in ((2, 32), (4, 64))
+    ]  # fmt: skip
     backbone = dict(type='StitchedViT', anchors=anchors, img_size=64, out_indices=(0, 1, 2, 3))
-    model = build_segmentor(head('UPerHead'), backbone=backbone)
-    block = model.backbone.anchors['L'].vit.blocks[0].attn
-    block.relative_position_bias_table = nn.Parameter(torch.zeros(9, 4))
+    return build_segmentor(head('UPerHead'), backbone=backbone)
+
+
+@pytest.mark.parametrize(
+    ('name', 'part', 'depth'),
+    [
+        ('vit_small_patch14_reg4_dinov2', 'reg_token', 0),
+        ('vit_small_patch14_reg4_dinov2', 'blocks.0.ls1.gamma', 1),
+        ('beit_base_patch16_224', 'blocks.2.attn.relative_position_bias_table', 3),
+        ('beit_base_patch16_224', 'blocks.2.gamma_1', 3),
+        ('vit_small_patch16_rope_mixed_224', 'rope.freqs', 0),
+    ],
+)
+def test_tokens_layer_scales_and_what_knows_of_positions_do_not_decay(name, part, depth):
+    model = stitched_segmentor(name)
     found = settings_by_name(model, wrapper(model))
-    for inner in ('reg_token', 'blocks.0.ls1.gamma', 'blocks.0.attn.relative_position_bias_table'):
-        assert found[f'backbone.anchors.L.vit.{inner}'][1] == 0.0
-    assert found['backbone.anchors.L.vit.reg_token'][0] == 0.5**5
+    assert found[f'backbone.anchors.L.vit.{part}'] == (0.5 ** (5 - depth), 0.0)
 
 
 def test_groups_are_merged_by_learning_rate_and_decay(model):
