@@ -1,26 +1,7 @@
 # Two small anchors on the depth of rendered rooms (tools/make_rooms.py): what
 # dpt_snnetv2_s-l_nyuv2.py does at full size, in minutes on two CPU cores. 32 stitches. The anchors
 # are those of upernet_snnetv2_rooms.py, trained for segmentation, as NYUv2's come from ImageNet.
-_base_ = ['./dpt_snnetv2_s-l_nyuv2.py']
-
-# anchors
-vit = dict(model_name='deit_tiny_patch16_224', pretrained=False)
-anchors = [
-    dict(
-        label='S',
-        model_kwargs=dict(depth=6, embed_dim=24, num_heads=3),
-        checkpoint='work_dirs/rooms/vit-s/iter_1200.pth',
-        checkpoint_prefix='backbone.anchors.S.vit.',
-        **vit,
-    ),
-    dict(
-        label='L',
-        model_kwargs=dict(depth=12, embed_dim=96, num_heads=3),
-        checkpoint='work_dirs/rooms/vit-l/iter_2400.pth',
-        checkpoint_prefix='backbone.anchors.L.vit.',
-        **vit,
-    ),
-]
+_base_ = ['./dpt_snnetv2_s-l_nyuv2.py', './_base_/models/rooms_anchors.py']
 
 # sizes
 size = (96, 96)
@@ -29,7 +10,7 @@ model = dict(
     data_preprocessor=dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], size=size
     ),
-    backbone=dict(anchors=anchors, img_size=size, out_indices=(2, 5, 8, 11)),
+    backbone=dict(anchors=_base_.anchors, img_size=size, out_indices=(2, 5, 8, 11)),
     decode_head=dict(
         in_channels=[96] * 4, channels=16, post_process_channels=[16, 24, 32, 48]
     ),

@@ -1,26 +1,7 @@
 # Two small anchors on rendered rooms (tools/make_rooms.py --size 128 128): what
 # mask-rcnn_snnetv2_s-l_coco.py does at full size, in minutes on two CPU cores. 32 stitches. The
 # anchors' weights come from upernet_vit-s_rooms.py and upernet_vit-l_rooms.py.
-_base_ = ['./mask-rcnn_snnetv2_s-l_coco.py']
-
-# anchors
-vit = dict(model_name='deit_tiny_patch16_224', pretrained=False, drop_path_rate=0.0)
-anchors = [
-    dict(
-        label='S',
-        model_kwargs=dict(depth=6, embed_dim=24, num_heads=3),
-        checkpoint='work_dirs/rooms/vit-s/iter_1200.pth',
-        checkpoint_prefix='backbone.anchors.S.vit.',
-        **vit,
-    ),
-    dict(
-        label='L',
-        model_kwargs=dict(depth=12, embed_dim=96, num_heads=3),
-        checkpoint='work_dirs/rooms/vit-l/iter_2400.pth',
-        checkpoint_prefix='backbone.anchors.L.vit.',
-        **vit,
-    ),
-]
+_base_ = ['./mask-rcnn_snnetv2_s-l_coco.py', './_base_/models/rooms_anchors.py']
 
 # sizes
 size, channels = 128, 32
@@ -29,9 +10,10 @@ classes = ('chair', 'couch', 'potted plant', 'bed', 'dining table', 'tv')
 model = dict(
     data_preprocessor=dict(pad_size_divisor=size),
     backbone=dict(
-        anchors=anchors,
+        anchors=_base_.anchors,
         img_size=size,
         out_indices=(11,),
+        drop_path_rate=0.0,
         window_size=4,
         global_blocks=(2, 5, 8, 11),
     ),

@@ -1,29 +1,7 @@
 # Two small anchors on rendered rooms (tools/make_rooms.py): what upernet_snnetv2_ade20k.py does at
 # full size, in minutes on two CPU cores. 32 stitches. The anchors' weights come from
 # upernet_vit-s_rooms.py and upernet_vit-l_rooms.py; `make demo` runs it all.
-_base_ = ['./upernet_snnetv2_ade20k.py']
-
-# anchors, with the iterations that each is trained by itself
-vit = dict(model_name='deit_tiny_patch16_224', pretrained=False)
-small = dict(depth=6, embed_dim=24, num_heads=3)
-large = dict(depth=12, embed_dim=96, num_heads=3)
-small_iters, large_iters = 1200, 2400
-anchors = [
-    dict(
-        label='S',
-        model_kwargs=small,
-        checkpoint=f'work_dirs/rooms/vit-s/iter_{small_iters}.pth',
-        checkpoint_prefix='backbone.anchors.S.vit.',
-        **vit,
-    ),
-    dict(
-        label='L',
-        model_kwargs=large,
-        checkpoint=f'work_dirs/rooms/vit-l/iter_{large_iters}.pth',
-        checkpoint_prefix='backbone.anchors.L.vit.',
-        **vit,
-    ),
-]
+_base_ = ['./upernet_snnetv2_ade20k.py', './_base_/models/rooms_anchors.py']
 
 # sizes
 crop_size = (96, 96)
@@ -36,7 +14,7 @@ classes = (
 model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(
-        anchors=anchors, img_size=crop_size, out_indices=(2, 5, 8, 11), drop_path_rate=0.0
+        anchors=_base_.anchors, img_size=crop_size, out_indices=(2, 5, 8, 11), drop_path_rate=0.0
     ),
     neck=dict(in_channels=[96] * 4, out_channels=32, scales=[2, 1, 1, 1]),
     decode_head=dict(in_channels=[32] * 4, channels=32, num_classes=len(classes)),
@@ -81,7 +59,7 @@ custom_hooks = [
         type='StitchInitHook',
         num_images=200,
         batch_size=20,
-        head_checkpoint=anchors[1]['checkpoint'],
+        head_checkpoint=_base_.anchors[1]['checkpoint'],
     ),
     # Bins relative to the range of FLOPs: 10 GFLOPs would put all stitches into one.
     dict(
