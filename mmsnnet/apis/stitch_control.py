@@ -99,6 +99,8 @@ def give_control(model: nn.Module, chooser: Chooser, costs: CostTable) -> nn.Mod
     """
     kind = type(model)
     if not isinstance(model, StitchControl):
-        model.__class__ = type(f'Stitched{kind.__name__}', (StitchControl, kind), {})
+        model.__class__ = type(
+            f'Stitched{kind.__name__}', (StitchControl, kind), {'__module__': kind.__module__}
+        )
     model.chooser, model._costs = chooser, costs
     return model

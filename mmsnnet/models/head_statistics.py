@@ -66,7 +66,7 @@ class _StitchNorm:
 
 @cache
 def _stitched_class(kind: type[_BatchNorm]) -> type[_BatchNorm]:
-    return type(f'Stitch{kind.__name__}', (_StitchNorm, kind), {})
+    return type(f'Stitch{kind.__name__}', (_StitchNorm, kind), {'__module__': kind.__module__})
 
 
 class HeadStatistics:
