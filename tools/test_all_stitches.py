@@ -46,6 +46,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--overwrite', action='store_true', help='discard results that are in the folder'
     )
+    parser.add_argument(
+        '--tta', action='store_true', help='augment by tta_model and tta_pipeline of the config'
+    )
     add_work_arguments(parser)
     parser.add_argument(
         '--recalibrate-bn',
@@ -125,6 +128,7 @@ def load_config(args: argparse.Namespace) -> Any:
     from mmengine import Config
 
     import mmsnnet  # noqa: F401 - registers backbone and loops
+    from mmsnnet.evaluation.augmented_test import augment_test
     from mmsnnet.evaluation.sweep import prepare_config
 
     if not Path(args.config).is_file():
@@ -132,6 +136,8 @@ def load_config(args: argparse.Namespace) -> Any:
     cfg = Config.fromfile(args.config)
     cfg.merge_from_dict(args.cfg_options or {})
     cfg.launcher = args.launcher
+    if args.tta:
+        augment_test(cfg)
     cfg = prepare_config(cfg, args.checkpoint, str(Path(args.out) / 'log'))
     for key in ('metric', 'rule'):
         if getattr(args, key) is not None:

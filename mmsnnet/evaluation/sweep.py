@@ -15,6 +15,7 @@ from mmsnnet.models import check_fitted, find_stitched_backbone
 from mmsnnet.models.head_statistics import STATISTICS_NAME
 from mmsnnet.stitching import CostTable, Stitch
 
+from .augmented_test import without_augmentation
 from .batches import batch_indices, reason_against_order
 from .model_cost import model_costs
 from .one_pass_sweep import OnePassSweep, in_cheapest_order
@@ -93,7 +94,9 @@ class StitchSweep:
         self.backbone = find_stitched_backbone(runner.model)
         _load_checkpoint(runner)
         check_fitted(self.backbone)
-        self.costs: CostTable = model_costs(runner.model, self.backbone.img_size)
+        # Of one copy of an image, if the test augments it.
+        model = without_augmentation(runner.model)
+        self.costs: CostTable = model_costs(model, self.backbone.img_size)
         self.directory: Path | None = None
         self.results: ResultsFolder | None = None
         self._fingerprint: dict[str, Any] = {}
@@ -146,6 +149,8 @@ class StitchSweep:
                     if record['name'] not in self.results:
                         self.results.append(record)
                 partial.take_in(PartialResults(directory, batches))
+            # Whoever was killed before may have left what is of no more use.
+            partial.discard(record['name'] for record in self.results.records)
         barrier()
 
     def share(self, stitches: Sequence[Stitch], options: SweepOptions) -> list[Stitch]:

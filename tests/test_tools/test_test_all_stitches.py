@@ -18,6 +18,8 @@ from mmengine.config import Config
 
 from mmsnnet.engine.loops import StitchTestLoop
 from mmsnnet.evaluation.model_cost import model_costs
+from mmsnnet.evaluation.partial_results import PartialResults
+from mmsnnet.evaluation.records import ResultsFolder
 from mmsnnet.stitching import Block
 from mmsnnet.stitching.route_tree import RouteTree
 from tests.toy_segmentation import (
@@ -219,6 +221,36 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_files(swept, trained, tmp_p
     assert not (out / 'shards').exists()
 
 
+@pytest.mark.parametrize('written', [3, 8])
+def test_an_end_between_the_lines_of_stitches_loses_nothing(
+    swept, trained, tmp_path, runs, monkeypatch, written
+):
+    """All images are done and some lines are written, or all and the shards are not removed."""
+    out, append, discard = tmp_path / 'out', ResultsFolder.append, PartialResults.discard
+
+    def ending(results, record):
+        if len(results) == written:
+            raise KeyboardInterrupt
+        return append(results, record)
+
+    def never(partial, names):
+        if len(list(names)) == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultsFolder, 'append', ending)
+    monkeypatch.setattr(PartialResults, 'discard', never)
+    with pytest.raises(KeyboardInterrupt):
+        main([*trained.call, '--out', str(out)])
+    monkeypatch.setattr(ResultsFolder, 'append', append)
+    monkeypatch.setattr(PartialResults, 'discard', discard)
+    assert len(records(out)) == written and (out / 'shards').exists()
+    runs.clear()
+    assert main([*trained.call, '--out', str(out)]) == 0
+    assert runs == []
+    assert contents(out) == contents(swept[0])
+    assert not (out / 'shards').exists()
+
+
 def test_one_by_one_a_killed_sweep_loses_the_stitch_it_was_at(swept, trained, tmp_path, runs):
     out = tmp_path / 'killed'
     killed(trained, out, 3 * 4 + 2, '--one-by-one')
@@ -249,6 +281,40 @@ def test_the_stitches_of_an_image_share_what_they_have_in_common(trained, tmp_pa
     apart, together = 4 * tree.num_blocks_apart, 4 * tree.num_blocks
     assert found == {'--one-by-one': apart, '--shard-size=2': together}
     assert contents(tmp_path / 'one-by-one') == contents(tmp_path / 'shard-size=2')
+
+
+AUGMENTED = '''
+_base_ = '{base}'
+tta_model = dict(type='SegTTAModel')
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale_factor=0.75)],
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+'''
+
+
+def test_an_augmented_test_differs_and_is_the_same_in_both_ways(swept, trained, tmp_path, capsys):
+    config = tmp_path / 'augmented.py'
+    config.write_text(AUGMENTED.format(base=trained.config))
+    call = [str(config), trained.checkpoint, '--tta']
+    for way in ('--one-by-one', '--shard-size=2'):
+        assert main([*call, '--out', str(tmp_path / way[2:]), way]) == 0
+    rows, plain = records(tmp_path / 'one-by-one'), records(swept[0])
+    assert rows == records(tmp_path / 'shard-size=2')
+    assert [row['flops'] for row in rows] == [row['flops'] for row in plain]
+    assert [row['metrics'] for row in rows] != [row['metrics'] for row in plain]
+    line = refused(capsys, [*trained.call, '--out', tmp_path / 'one-by-one'])
+    assert 'results of another run (config: ' in line
+    line = refused(capsys, [*trained.call, '--out', tmp_path / 'out', '--tta'])
+    assert 'no tta_model and no tta_pipeline' in line
 
 
 # -- parts of the work --------------------------------------------------------------------------

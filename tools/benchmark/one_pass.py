@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from _cpu_time import paired_cpu_ratio
 from _routes import anchor
+from mmengine.config import ConfigDict
+from mmengine.evaluator import Evaluator
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmengine.structures import PixelData
@@ -78,14 +80,14 @@ def build_loop(widths: Sequence[int], size: int, images: int, work_dir: str) -> 
 
     with DefaultScope.overwrite_default_scope('mmseg'), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MODELS.build(segmentor(widths, size))
+        model = MODELS.build(ConfigDict(segmentor(widths, size)))
     find_stitched_backbone(model).mark_fitted()
     runner = Runner(
         model=model,
         work_dir=work_dir,
         test_dataloader=DataLoader(Noise(images, size), batch_size=1, collate_fn=collate),
         test_cfg=dict(type='StitchTestLoop'),
-        test_evaluator=IoUMetric(),
+        test_evaluator=Evaluator(IoUMetric()),
         default_scope='mmseg',
         log_level='ERROR',
     )
@@ -128,9 +130,9 @@ def measure(loop: Any, repeats: int) -> tuple[float, float, float]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns 1 if the goal is missed."""
     parser = argparse.ArgumentParser(prog='one_pass', description=__doc__.splitlines()[0])
-    parser.add_argument('--repeats', type=int, default=4, help='images in pairs')
-    parser.add_argument('--size', type=int, default=128, help='side of the images in pixels')
-    parser.add_argument('--widths', type=int, nargs=2, default=(192, 512), help='of the anchors')
+    parser.add_argument('--repeats', type=int, default=3, help='images in pairs')
+    parser.add_argument('--size', type=int, default=96, help='side of the images in pixels')
+    parser.add_argument('--widths', type=int, nargs=2, default=(384, 1024), help='of the anchors')
     parser.add_argument('--threads', type=int, default=1, help='of torch')
     args = parser.parse_args(argv)
     if args.repeats < 2 or args.threads < 1:
