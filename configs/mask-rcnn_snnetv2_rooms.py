@@ -21,7 +21,7 @@ model = dict(
     rpn_head=dict(
         in_channels=channels,
         feat_channels=channels,
-        anchor_generator=dict(scales=[4]),
+        anchor_generator=dict(scales=[2]),
     ),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=channels),
@@ -40,7 +40,7 @@ model = dict(
         ),
     ),
     train_cfg=dict(
-        rpn_proposal=dict(nms_pre=300, max_per_img=100), rcnn=dict(sampler=dict(num=32))
+        rpn_proposal=dict(nms_pre=300, max_per_img=100), rcnn=dict(sampler=dict(num=64))
     ),
     test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=50), rcnn=dict(max_per_img=20)),
 )
@@ -66,14 +66,14 @@ data_root = 'data/rooms_coco/'
 rooms = dict(data_root=data_root, metainfo=dict(classes=classes))
 # Without worker processes a resumed run repeats an uninterrupted one to the bit.
 loader = dict(num_workers=0, persistent_workers=False)
-train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline, **rooms), **loader)
+train_dataloader = dict(batch_size=8, dataset=dict(pipeline=train_pipeline, **rooms), **loader)
 val_dataloader = dict(batch_size=8, dataset=dict(pipeline=test_pipeline, **rooms), **loader)
 test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/instances_val2017.json')
 test_evaluator = val_evaluator
 
 # schedule
-max_iters = 4000
+max_iters = 5000
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3, weight_decay=0.05), paramwise_cfg=dict(decay_rate=0.9)
 )
