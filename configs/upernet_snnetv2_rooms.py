@@ -42,7 +42,7 @@ val_dataloader = dict(batch_size=16, dataset=dict(pipeline=test_pipeline, **room
 test_dataloader = val_dataloader
 
 # schedule
-max_iters = 2000
+max_iters = 3000
 # One learning rate for all depths: the anchors have seen nothing but rooms either.
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4, weight_decay=0.05), paramwise_cfg=dict(decay_rate=1.0)
