@@ -112,7 +112,8 @@ def style(axes: Axes, metric: str, direction: str, unit: str) -> None:
     axes.grid(True, color='#dddddd', linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(loc='best', frameon=True, framealpha=0.9, fontsize=9)
+    # Beside the axes, where it cannot hide stitches.
+    axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
 
 
 def draw(
