@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from mmsnnet.evaluation import run_identity
 from mmsnnet.evaluation.fingerprint import differences
 from mmsnnet.evaluation.run_identity import run_fingerprint
-from tests.toy_segmentation import toy_config, write_images
+from tests.toy_segmentation import SHAPE, anchor, toy_config, write_images
+
+ANCHORS = [anchor(*shape) for shape in SHAPE]
 
 
 @pytest.fixture
@@ -53,6 +56,9 @@ def test_the_same_run_has_the_same_fingerprint(fingerprint):
         dict(optim_wrapper=dict(optimizer=dict(lr=1.0))),
         dict(log_level='INFO', custom_hooks=[]),
         dict(test_cfg=dict(stitches='all', metric='aAcc')),
+        dict(custom_hooks=[dict(type='StitchInitHook', num_images=3)]),
+        dict(model=dict(backbone=dict(stitch='S3'))),
+        dict(model=dict(backbone=dict(anchors=[{**a, 'checkpoint': 'a.pth'} for a in ANCHORS]))),
     ],
 )
 def test_what_changes_no_score_changes_no_fingerprint(fingerprint, settings):
@@ -68,6 +74,8 @@ def test_what_changes_no_score_changes_no_fingerprint(fingerprint, settings):
         dict(test_evaluator=dict(iou_metrics=['mDice'])),
         dict(test_dataloader=dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile')]))),
         dict(test_cfg=dict(fp16=True)),
+        dict(custom_hooks=[dict(type='EMAHook')]),
+        dict(model=dict(backbone=dict(anchors=[ANCHORS[0], {**ANCHORS[1], 'label': 'M'}]))),
     ],
 )
 def test_what_changes_scores_in_the_config_is_told_as_the_config(fingerprint, settings):
@@ -102,6 +110,42 @@ def test_another_file_of_the_same_name_is_told_as_the_data(fingerprint, data, ki
     assert changed(before, fingerprint()) == {'data.files'}
 
 
+@pytest.mark.parametrize('kind', ['images', 'annotations'])
+def test_another_content_of_the_same_size_is_told_as_the_data(fingerprint, data, kind):
+    before = fingerprint()
+    path = sorted((data / kind / 'validation').iterdir())[2]
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+    assert changed(before, fingerprint()) == {'data.files'}
+
+
+@pytest.mark.parametrize('owner', ['dataset', 'evaluator'])
+def test_other_annotations_in_the_same_file_are_told_as_the_data(checkpoint, tmp_path, owner):
+    """As of COCO, whose images do not tell their boxes."""
+    path = tmp_path / 'instances.json'
+
+    class Pictures(list):
+        ann_file = str(path) if owner == 'dataset' else ''
+
+    evaluator = [dict(type='CocoMetric', ann_file=str(path) if owner == 'evaluator' else None)]
+    runs = []
+    for text in ('[1, 2]', '[1, 3]'):
+        path.write_text(text)
+        cfg = Config(dict(test_evaluator=evaluator))
+        runs.append(run_fingerprint(cfg, str(checkpoint), Pictures('ab')))
+    assert changed(*runs) == {'data.files'}
+
+
+def test_other_head_statistics_in_the_same_file_are_told_as_the_data(fingerprint, tmp_path):
+    path = tmp_path / 'head_statistics.pth'
+    hooks = [dict(type='HeadStatisticsHook', statistics=str(path))]
+    path.write_bytes(b'one')
+    before = fingerprint(custom_hooks=hooks)
+    path.write_bytes(b'two')
+    assert changed(before, fingerprint(custom_hooks=hooks)) == {'data.files'}
+
+
 def test_a_training_image_does_not_matter(fingerprint, data):
     before = fingerprint()
     next((data / 'images' / 'training').iterdir()).unlink()
@@ -119,3 +163,13 @@ def test_another_version_of_the_code_is_told(fingerprint, monkeypatch):
     assert '+' in before['code']['mmsnnet']
     monkeypatch.setattr(run_identity, '_CODE', ('stitching',))
     assert changed(before, fingerprint()) == {'code.mmsnnet'}
+
+
+@pytest.mark.parametrize('package', ['mmengine', 'mmsegmentation', 'timm', 'torch'])
+def test_another_version_of_a_host_is_told(fingerprint, monkeypatch, package):
+    before = fingerprint()
+    real = run_identity.installed
+    monkeypatch.setattr(
+        run_identity, 'installed', lambda name: '0.0' if name == package else real(name)
+    )
+    assert changed(before, fingerprint()) == {f'code.{package}'}
