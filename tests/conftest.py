@@ -1,8 +1,13 @@
 """What every test has: one thread for torch, and slow tests only on request."""
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Iterator
+
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
 # The suite runs as one process a core: further threads would only get in each other's way. And
 # the order of float sums does not depend on the machine.
@@ -23,3 +28,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if slow:
         items[:] = [item for item in items if 'slow' not in item.keywords]
         config.hook.pytest_deselected(items=slow)
+
+
+@pytest.fixture(autouse=True)
+def open_streams() -> Iterator[None]:
+    """Let loggers that outlive a test write on: pytest closes the streams that it captured."""
+    yield
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            if type(handler) is logging.StreamHandler:
+                handler.stream = sys.__stderr__  # setStream would flush the closed one

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmsnnet.datasets.rooms import LABELS, RoomsSpec, render_room, write_rooms
@@ -190,13 +191,15 @@ def mmseg_datasets():
     import mmsnnet  # noqa: F401
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        return pytest.importorskip('mmseg.datasets')
+        datasets = pytest.importorskip('mmseg.datasets')
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        yield datasets
 
 
 def test_mmseg_reads_the_rooms_as_ade20k(folder, mmseg_datasets):
-    pipeline = [dict(type='mmseg.LoadImageFromFile'),
-                dict(type='mmseg.LoadAnnotations', reduce_zero_label=True),
-                dict(type='mmseg.PackSegInputs')]
+    pipeline = [dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', reduce_zero_label=True),
+                dict(type='PackSegInputs')]
     data = mmseg_datasets.ADE20KDataset(
         data_root=str(folder), pipeline=pipeline, test_mode=True,
         data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'))
@@ -211,9 +214,9 @@ def test_mmseg_reads_the_rooms_as_ade20k(folder, mmseg_datasets):
 
 
 def test_mmseg_reads_the_rooms_as_nyu(folder, mmseg_datasets):
-    pipeline = [dict(type='mmseg.LoadImageFromFile'),
-                dict(type='mmseg.LoadDepthAnnotation', depth_rescale_factor=1e-3),
-                dict(type='mmseg.PackSegInputs', meta_keys=('img_path', 'category_id'))]
+    pipeline = [dict(type='LoadImageFromFile'),
+                dict(type='LoadDepthAnnotation', depth_rescale_factor=1e-3),
+                dict(type='PackSegInputs', meta_keys=('img_path', 'category_id'))]
     data = mmseg_datasets.NYUDataset(
         data_root=str(folder), pipeline=pipeline,
         data_prefix=dict(img_path='images/train', depth_map_path='annotations/train'))

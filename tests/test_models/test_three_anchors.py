@@ -73,7 +73,7 @@ def test_a_training_step_of_a_segmentor_changes_what_its_route_runs():
 
     anchors = [tiny_anchor(*shape) for shape in SHAPES]
     backbone = dict(type='StitchedViT', anchors=anchors, img_size=64, out_indices=(1, 2, 4, 5))
-    backbone['scheme'] = ALL_PAIRS
+    backbone |= dict(scheme=ALL_PAIRS, drop_path_rate=0.0)  # a dropped block learns nothing
     model = build_segmentor(head('UPerHead', 64), backbone=backbone).train()
     backbone = model.backbone
     backbone.mark_fitted()
