@@ -1,4 +1,4 @@
-"""The recipes of detection at an eighth of their size: real steps on rooms, with COCO's pipeline."""
+"""The recipes of detection at an eighth of their size: real steps with their own pipelines."""
 
 from __future__ import annotations
 
