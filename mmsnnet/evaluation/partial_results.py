@@ -13,6 +13,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,9 @@ class PartialResults:
             if names.issuperset(shard.stitches):
                 path.unlink(missing_ok=True)
                 del self._files[path]
-        if not self._files:
-            discard_partial_results(self.directory.parent)
+        # Only an empty folder goes: another process may be writing into it.
+        with suppress(OSError):
+            self.directory.rmdir()
 
 
 def discard_partial_results(directory: Path) -> None:

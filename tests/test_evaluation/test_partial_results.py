@@ -114,6 +114,18 @@ def test_files_are_kept_as_long_as_they_serve_a_stitch(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    partial = PartialResults(tmp_path, 4)
+    partial.directory.mkdir()
+    writing = partial.directory / '0000000-0000002.0.npz.123.tmp'
+    writing.write_bytes(b'half of it')
+    partial.discard(['S2'])
+    assert writing.exists()
+    writing.unlink()
+    partial.discard(['S2'])
+    assert not partial.directory.exists()
+
+
 def test_a_write_that_did_not_end_leaves_no_file_that_counts(tmp_path):
     partial = PartialResults(tmp_path, 2)
     add(partial, (0, 1, NAMES))
