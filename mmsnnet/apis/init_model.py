@@ -11,7 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from mmsnnet.evaluation.model_cost import model_costs
-from mmsnnet.models import StitchedViT, check_fitted, find_stitched_backbone
+from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
 from mmsnnet.models.head_statistics import attach_statistics_of
 from mmsnnet.stitching import Cost, CostTable
 from mmsnnet.stitching.choice import Chooser
@@ -49,12 +49,12 @@ def init_model(
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the model is not stitched or fitted, or results are of another one.
+        ValueError: If the model is not stitched, loaded or fitted, or results are of another one.
     """
     model = _build(_load_config(config), checkpoint, device, cfg_options)
     backbone = find_stitched_backbone(model)
     if checkpoint is not None:
-        check_fitted(backbone)
+        check_loaded(backbone, checkpoint)
     if results is None:
         costs = _costs_of(model, backbone)
         return give_control(model, chooser_of_costs(costs, latency), costs)

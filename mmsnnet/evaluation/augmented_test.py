@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from mmengine.config import Config, ConfigDict
-from mmengine.model import BaseTTAModel, is_model_wrapper
-from torch import nn
 
 
 def augment_test(cfg: Config) -> None:
@@ -21,10 +19,3 @@ def augment_test(cfg: Config) -> None:
     if cfg.get('test_dataloader') is not None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-def without_augmentation(model: nn.Module) -> nn.Module:
-    """The model that an augmenting one runs on each copy of an image, or the model itself."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from mmengine.dist import barrier, is_main_process
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models import find_stitched_backbone, without_augmentation
 from mmsnnet.models.head_statistics import (
     STATISTICS_NAME,
     HeadStatistics,
@@ -95,7 +94,7 @@ def recalibrate(
     is left as it was, and no random number is drawn. Common beginnings of stitches run once.
 
     Args:
-        model: Segmentor, depth estimator or detector.
+        model: Segmentor, depth estimator or detector; of a test that augments, what it runs.
         batches: Batches as of a training loader, before the data preprocessor.
         stitches: Names or ids; None for all.
         on_batch: Called after each batch.
@@ -104,7 +103,7 @@ def recalibrate(
         ValueError: If neck and head have no batch norm, there are no batches, or the model has
             statistics already.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = without_augmentation(model)
     backbone, norms = find_stitched_backbone(model), head_norms(model)
     if not norms:
         raise ValueError('Neck and head have no batch norm, so there is nothing to recalibrate.')

@@ -11,16 +11,15 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
 from mmsnnet.compat import prepare_cpu_launch
-from mmsnnet.models import check_fitted, find_stitched_backbone
+from mmsnnet.models import check_loaded, find_stitched_backbone, without_augmentation
 from mmsnnet.models.head_statistics import STATISTICS_NAME
 from mmsnnet.stitching import CostTable, Stitch
 
-from .augmented_test import without_augmentation
 from .batches import batch_indices, reason_against_order
 from .model_cost import model_costs
 from .one_pass_sweep import OnePassSweep, in_cheapest_order
 from .partial_results import PartialResults, discard_partial_results
-from .records import RUN_NAME, ResultsFolder, check_fingerprint, open_results
+from .records import RECORDS_NAME, RUN_NAME, ResultsFolder, check_fingerprint, open_results
 from .run_identity import run_fingerprint
 from .sweep_options import SweepOptions, part
 from .watch import Watch, WatchHook
@@ -93,7 +92,7 @@ class StitchSweep:
         self.loop = runner.test_loop
         self.backbone = find_stitched_backbone(runner.model)
         _load_checkpoint(runner)
-        check_fitted(self.backbone)
+        check_loaded(self.backbone, runner.cfg.load_from)
         # Of one copy of an image, if the test augments it.
         model = without_augmentation(runner.model)
         self.costs: CostTable = model_costs(model, self.backbone.img_size)
@@ -125,7 +124,9 @@ class StitchSweep:
                 'image_size': list(self.backbone.img_size),
                 'test_loop': {key: cfg.test_cfg.get(key) for key in _METRIC_KEYS},
             }
-            if overwrite:
+            # Without its description it is unknown of what run these are.
+            nameless = not any((self.directory / n).exists() for n in (RUN_NAME, RECORDS_NAME))
+            if overwrite or nameless:
                 discard_partial_results(self.directory)
                 (self.directory / STATISTICS_NAME).unlink(missing_ok=True)
             self.results = open_results(directory, self._fingerprint, overwrite, details)

@@ -3,7 +3,7 @@
 from . import heads, losses
 from .anchor_config import AnchorConfig
 from .anchor_vit import AnchorViT
-from .lookup import check_fitted, find_stitched_backbone
+from .lookup import check_fitted, check_loaded, find_stitched_backbone, without_augmentation
 from .necks import SimpleFeaturePyramid
 from .samplers import build_sampler
 from .stitch_fit import StitchFit
@@ -22,7 +22,9 @@ __all__ = [
     'StitchedViT',
     'build_sampler',
     'check_fitted',
+    'check_loaded',
     'find_stitched_backbone',
     'heads',
     'losses',
+    'without_augmentation',
 ]

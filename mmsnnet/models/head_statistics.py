@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .lookup import find_stitched_backbone
+from .lookup import find_stitched_backbone, without_augmentation
 from .stitched_vit import StitchedViT
 
 #: Name of the file of head statistics in a results folder.
@@ -30,7 +29,7 @@ STATISTICS_NAME = 'head_statistics.pth'
 
 def head_norms(model: nn.Module) -> dict[str, _BatchNorm]:
     """Batch norms with running statistics of neck and heads by name, without auxiliary heads."""
-    model = model.module if is_model_wrapper(model) else model
+    model = without_augmentation(model)
     inside = {id(module) for module in find_stitched_backbone(model).modules()}
     return {
         name: module

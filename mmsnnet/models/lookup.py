@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from .stitched_vit import StitchedViT
@@ -22,6 +23,13 @@ def find_stitched_backbone(model: nn.Module) -> StitchedViT:
     return found[0]
 
 
+def without_augmentation(model: nn.Module) -> nn.Module:
+    """The model that an augmenting one runs on each copy of an image, or the model itself."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 def check_fitted(backbone: StitchedViT) -> None:
     """Refuse a backbone whose stitch layers are random.
 
@@ -34,3 +42,23 @@ def check_fitted(backbone: StitchedViT) -> None:
             'the checkpoint of a trained stitched model, or train with '
             "custom_hooks=[dict(type='StitchInitHook')]."
         )
+
+
+def check_loaded(backbone: StitchedViT, checkpoint: object) -> None:
+    """Refuse a backbone at random weights.
+
+    MMEngine loads with ``strict=False`` and says nothing of a file that fits in no place.
+
+    Args:
+        backbone: Backbone of a model into which a checkpoint was loaded.
+        checkpoint: Its file, to be named.
+
+    Raises:
+        ValueError: If the checkpoint held no weights of the backbone, or of one never fitted.
+    """
+    if not backbone.was_loaded:
+        raise ValueError(
+            f'Checkpoint {checkpoint} holds no weights of the stitched backbone: give the one of '
+            'the training of this config.'
+        )
+    check_fitted(backbone)

@@ -134,6 +134,14 @@ def test_a_budget_out_of_reach_is_refused_and_the_stitch_stays(model):
     assert model.stitch == 'S2-L2'
 
 
+def test_a_checkpoint_of_another_model_is_refused(trained, tmp_path):
+    config = Config.fromfile(trained.config)
+    config.model.backbone.anchors = config.model.backbone.anchors[1:]  # one needs no fit
+    torch.save(dict(state_dict=dict(other=torch.ones(1)), meta={}), tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match='holds no weights of the stitched backbone'):
+        init_model(config, tmp_path / 'other.pth')
+
+
 def test_what_is_missing_or_not_stitched_is_said(trained, tmp_path):
     with pytest.raises(FileNotFoundError, match=r'no checkpoint none\.pth'):
         init_model(trained.config, 'none.pth')

@@ -14,9 +14,11 @@ from mmsnnet.evaluation.sweep import StitchSweep, prepare_config
 from mmsnnet.evaluation.sweep_options import SweepOptions
 from mmsnnet.evaluation.watch import Watch
 from tests.toy_segmentation import (
+    SHAPE,
     Probe,
     backbone_of,
     logged,
+    segmentor,
     toy_config,
     toy_runner,
     weights,
@@ -83,11 +85,12 @@ def test_a_missing_checkpoint_is_refused():
         prepared('nowhere.pth')
 
 
-def test_a_checkpoint_without_the_backbone_leaves_it_unfitted_and_is_refused(data, tmp_path):
+@pytest.mark.parametrize('shape', [SHAPE, SHAPE[:1]], ids=['two anchors', 'one anchor'])
+def test_a_checkpoint_without_the_backbone_leaves_it_random_and_is_refused(data, tmp_path, shape):
     torch.save(dict(state_dict=dict(other=torch.ones(1))), tmp_path / 'other.pth')
-    config = toy_config(data, tmp_path / 'run')
+    config = toy_config(data, tmp_path / 'run', model=dict(_delete_=True, **segmentor(shape)))
     config = prepare_config(config, str(tmp_path / 'other.pth'), str(tmp_path / 'log'))
-    with pytest.raises(ValueError, match='never fitted'):
+    with pytest.raises(ValueError, match='holds no weights of the stitched backbone'):
         StitchSweep(Runner.from_cfg(config))
 
 
@@ -199,3 +202,19 @@ def test_opening_leaves_results_of_another_run_alone(sweep, tmp_path):
     assert len(read_records(tmp_path / 'out')) == 2
     sweep.open(str(tmp_path / 'out'), overwrite=True)
     assert len(sweep.results) == 0
+
+
+def test_what_lies_in_a_folder_that_names_no_run_is_not_taken_for_this_one(sweep, tmp_path):
+    left = [tmp_path / 'out' / 'shards' / 'a.npz', tmp_path / 'out' / 'head_statistics.pth']
+
+    def leave():
+        left[0].parent.mkdir(parents=True, exist_ok=True)
+        for path in left:
+            path.write_bytes(b'of whatever run')
+
+    leave()
+    sweep.open(str(tmp_path / 'out'))
+    assert not any(path.exists() for path in left)
+    leave()
+    sweep.open(str(tmp_path / 'out'))  # now they are of this run
+    assert all(path.exists() for path in left)

@@ -79,6 +79,33 @@ def test_a_loaded_model_has_the_statistics_that_its_results_were_scored_with(tra
         assert torch.equal(model.encode_decode(images, meta), plain.encode_decode(images, meta))
 
 
+ONE_COPY = """
+_base_ = '{base}'
+tta_model = dict(type='SegTTAModel')
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='Resize', scale=(64, 64), keep_ratio=False)],
+            [dict(type='LoadAnnotations', reduce_zero_label=True)],
+            [dict(type='PackSegInputs')],
+        ],
+    ),
+]
+"""
+
+
+def test_an_augmented_test_with_one_copy_as_it_is_gives_the_same(trained, swept, tmp_path):
+    config = tmp_path / 'augmented.py'
+    config.write_text(ONE_COPY.format(base=trained[0][0]))
+    calls = ['--stitches', STITCHES, '--recalibrate-bn', '4', '--tta', '--out', str(tmp_path / 'a')]
+    assert main([str(config), trained[0][1], *calls]) == 0
+    assert metrics(tmp_path / 'a') == metrics(swept)
+    statistics = [HeadStatistics.load(f / 'head_statistics.pth') for f in (tmp_path / 'a', swept)]
+    assert statistics[0].digest == statistics[1].digest
+
+
 def test_further_stitches_are_measured_and_added(trained, swept, tmp_path):
     out = str(tmp_path)
     calls = [*trained[0], '--recalibrate-bn', '4', '--out', out]
