@@ -72,6 +72,9 @@ def test_pictures_are_left_alone_with_the_other_probability():
         (dict(gamma_range=(1.1, 0.9)), 'gamma_range=(1.1, 0.9) of ColorAug must be two positive'),
         (dict(color_range=(0, 1)), 'color_range=(0, 1) of ColorAug must be two positive'),
         (dict(brightness_range=(1,)), 'brightness_range=(1,) of ColorAug must be two positive'),
+        (dict(prob='half'), "prob='half' of ColorAug must lie in [0, 1]"),
+        (dict(gamma_range=1.1), 'gamma_range=1.1 of ColorAug must be two positive'),
+        (dict(gamma_range='12'), "gamma_range='12' of ColorAug must be two positive"),
     ],
 )
 def test_impossible_colours_are_refused(settings, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,13 @@ from mmsnnet.registry import TRANSFORMS
 def _within(limits: Sequence[float], share: Any) -> Any:
     """Numbers at shares (0 to 1) of the way between two limits."""
     return limits[0] + (limits[1] - limits[0]) * np.asarray(share)
+
+
+def _is_range(value: Any) -> bool:
+    """Whether a value is two positive numbers, the lesser first."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    return all(isinstance(limit, Real) for limit in value) and 0 < value[0] <= value[1]
 
 
 @TRANSFORMS.register_module()
@@ -45,13 +53,13 @@ class ColorAug(BaseTransform):
         brightness_range: Sequence[float] = (0.75, 1.25),
         color_range: Sequence[float] = (0.9, 1.1),
     ) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f'prob={prob} of ColorAug must lie in [0, 1].')
+        if not isinstance(prob, Real) or not 0 <= prob <= 1:
+            raise ValueError(f'prob={prob!r} of ColorAug must lie in [0, 1].')
         ranges = dict(gamma=gamma_range, brightness=brightness_range, color=color_range)
         for name, value in ranges.items():
-            if len(value) != 2 or not 0 < value[0] <= value[1]:
+            if not _is_range(value):
                 raise ValueError(
-                    f'{name}_range={tuple(value)} of ColorAug must be two positive numbers, the '
+                    f'{name}_range={value!r} of ColorAug must be two positive numbers, the '
                     'lesser first.'
                 )
         self.prob = prob

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -44,6 +45,7 @@ class DPTDepthHead(DPTHead):
         init_cfg: MMEngine's.
 
     Raises:
+        TypeError: If a number is none.
         ValueError: If channels, readout or the range of depth are not possible.
     """
 
@@ -140,6 +142,7 @@ def _check_maps(
     """Check what the head is told of its inputs.
 
     Raises:
+        TypeError: If channels or indices are not integers.
         ValueError: If it cannot be built so.
     """
     for name, value in (
@@ -152,6 +155,8 @@ def _check_maps(
                 f'{name}={value!r} of DPTDepthHead must list four numbers, one for each map: '
                 'it reassembles four.'
             )
+        _check_integers(name, value, least=-4 if name == 'in_index' else 1)
+    _check_integers('channels', [channels], least=1)
     if len(set(in_channels)) > 1:
         raise ValueError(
             f'in_channels={list(in_channels)} of DPTDepthHead must be the same four times: the '
@@ -166,12 +171,33 @@ def _check_maps(
         )
 
 
+def _check_integers(name: str, values: Sequence[Any], least: int) -> None:
+    """Check numbers of an argument.
+
+    Raises:
+        TypeError: If one is not an integer.
+        ValueError: If one is less than ``least``.
+    """
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f'{name} of DPTDepthHead must be integers, got {value!r}.')
+        if value < least:
+            raise ValueError(f'{name} of DPTDepthHead must be {least} or more, got {value}.')
+
+
 def _check_depths(min_depth: float, max_depth: float, init_depth: float | None) -> None:
     """Check the range of depth.
 
     Raises:
+        TypeError: If a depth is not a number.
         ValueError: If it is empty or not positive, or the start lies outside.
     """
+    depths = dict(min_depth=min_depth, max_depth=max_depth)
+    if init_depth is not None:
+        depths['init_depth'] = init_depth
+    for name, value in depths.items():
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f'{name}={value!r} of DPTDepthHead must be a number of metres.')
     if not 0 < min_depth < max_depth:
         raise ValueError(
             f'min_depth={min_depth} and max_depth={max_depth} of DPTDepthHead must be metres with '

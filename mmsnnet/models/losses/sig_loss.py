@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ class SigLoss(nn.Module):
         loss_name: Key of the loss; it must begin with 'loss' to be minimised.
 
     Raises:
+        TypeError: If a number is none.
         ValueError: If a number is out of range.
     """
 
@@ -49,6 +51,11 @@ class SigLoss(nn.Module):
         loss_name: str = 'loss_depth',
     ) -> None:
         super().__init__()
+        numbers = dict(loss_weight=loss_weight, warm_up_iters=warm_up_iters)
+        numbers.update(warm_up_eps=warm_up_eps, max_depth=1.0 if max_depth is None else max_depth)
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f'{name}={value!r} of SigLoss must be a number.')
         if max_depth is not None and max_depth <= 0:
             raise ValueError(f'max_depth={max_depth} of SigLoss must be positive metres, or None.')
         if warm_up_iters < 0:

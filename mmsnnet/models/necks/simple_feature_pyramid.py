@@ -61,7 +61,7 @@ class SimpleFeaturePyramid(BaseModule):
         init_cfg: MMEngine's.
 
     Raises:
-        TypeError: If a number is not an integer.
+        TypeError: If a number is not an integer, or ``norm_cfg`` not a dict.
         ValueError: If a value is not possible.
     """
 
@@ -79,7 +79,7 @@ class SimpleFeaturePyramid(BaseModule):
         self.out_channels = _check_count('out_channels', out_channels)
         self.num_outs = _check_count('num_outs', num_outs)
         self.scale_factors = _check_scales(scale_factors, in_channels, num_outs)
-        norm_cfg = dict(norm_cfg or DEFAULT_NORM)
+        norm_cfg = _check_norm(norm_cfg or DEFAULT_NORM)
         self.levels = nn.ModuleList()
         for scale in self.scale_factors:
             layers, channels = _resampling(in_channels, scale, norm_cfg)
@@ -128,6 +128,16 @@ def _check_count(name: str, value: int) -> int:
     if value < 1:
         raise ValueError(f'{name}={value} of SimpleFeaturePyramid must be 1 or more.')
     return value
+
+
+def _check_norm(norm_cfg: Any) -> dict[str, Any]:
+    """A norm's config as a dict of its own, or an error that says how one looks."""
+    if not isinstance(norm_cfg, Mapping) or 'type' not in norm_cfg:
+        raise TypeError(
+            f'norm_cfg={norm_cfg!r} of SimpleFeaturePyramid must be a dict with a type, such as '
+            f'{DEFAULT_NORM}.'
+        )
+    return dict(norm_cfg)
 
 
 def _check_scales(

@@ -189,10 +189,15 @@ def test_the_loss_is_the_published_one_unless_another_is_named():
         (dict(min_depth=0), '0 < min_depth < max_depth'),
         (dict(min_depth=5.0, max_depth=2.0), 'min_depth=5.0 and max_depth=2.0'),
         (dict(init_depth=20.0), 'init_depth=20.0 of DPTDepthHead must lie between'),
+        (dict(in_channels=['64'] * 4), "in_channels of DPTDepthHead must be integers, got '64'"),
+        (dict(channels='8'), "channels of DPTDepthHead must be integers, got '8'"),
+        (dict(post_process_channels=[0, 8, 8, 8]), 'post_process_channels of DPTDepthHead must be'),
+        (dict(max_depth='10'), "max_depth='10' of DPTDepthHead must be a number of metres"),
+        (dict(init_depth='2'), "init_depth='2' of DPTDepthHead must be a number of metres"),
     ],
 )
 def test_what_cannot_be_built_is_refused(settings, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         build(dpt(**settings))
 
 

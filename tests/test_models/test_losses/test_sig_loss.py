@@ -134,10 +134,13 @@ def test_half_precision_is_computed_in_single():
         (dict(max_depth=0.0), 'max_depth=0.0 of SigLoss must be positive metres'),
         (dict(warm_up_iters=-1), 'warm_up_iters=-1 of SigLoss must be 0 or more'),
         (dict(warm_up_eps=0.0), 'warm_up_eps=0.0 of SigLoss must be positive'),
+        (dict(loss_weight='1'), "loss_weight='1' of SigLoss must be a number"),
+        (dict(warm_up_iters=None), 'warm_up_iters=None of SigLoss must be a number'),
+        (dict(max_depth='10'), "max_depth='10' of SigLoss must be a number"),
     ],
 )
 def test_what_is_not_possible_is_refused(settings, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         SigLoss(**settings)
 
 

@@ -95,6 +95,8 @@ def test_neck_and_norm_resolve_without_prefix_from_the_scope_of_mmdet():
         (dict(scale_factors=(1, 2)), r'scale_factors=\(1, 2\) .* in this order'),
         (dict(scale_factors=(8, 4)), r'some of \(4, 2, 1, 0.5\)'),
         (dict(scale_factors=()), r'some of \(4, 2, 1, 0.5\)'),
+        (dict(norm_cfg='LN2d'), "norm_cfg='LN2d' .* must be a dict with a type"),
+        (dict(norm_cfg=dict(eps=1e-6)), 'norm_cfg=.* must be a dict with a type'),
     ],
 )
 def test_impossible_settings_are_refused_in_one_line(settings, message):
