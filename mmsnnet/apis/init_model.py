@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from pathlib import Path
@@ -91,6 +92,7 @@ def _build(
     checkpoint = None if checkpoint is None else str(checkpoint)
     if checkpoint is not None and not Path(checkpoint).is_file():
         raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
+    cfg = _without_truth(cfg)
     if cfg.get('default_scope', 'mmseg') == 'mmdet':
         from mmdet.apis import init_detector
 
@@ -98,6 +100,15 @@ def _build(
     from mmseg.apis import init_model as init_segmentor
 
     return init_segmentor(cfg, checkpoint, device=device, cfg_options=options)
+
+
+def _without_truth(cfg: Config) -> Config:
+    """A copy whose test_pipeline asks for no depth map, as mmseg itself leaves out label maps."""
+    cfg = copy.deepcopy(cfg)
+    if cfg.get('test_pipeline') is not None:
+        steps = cfg.test_pipeline
+        cfg.test_pipeline = [s for s in steps if s.get('type') != 'LoadDepthAnnotation']
+    return cfg
 
 
 def _costs_of(model: nn.Module, backbone: StitchedViT) -> CostTable:

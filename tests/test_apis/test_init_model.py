@@ -17,7 +17,7 @@ from mmsnnet.evaluation.model_cost import model_costs
 from tests.builders import shake
 from tests.results_folder import record, write_latency, write_results
 from tests.segmentors import build
-from tests.toy_segmentation import BASE, NAMES, loaders, segmentor
+from tests.toy_segmentation import BASE, NAMES, ROOT, loaders, segmentor
 
 #: mIoU of each stitch, of which two are worth less than cheaper ones.
 QUALITIES = dict(zip(NAMES, (40.0, 50.0, 49.0, 41.0, 44.0, 39.0, 48.0, 43.0)))
@@ -81,6 +81,20 @@ def test_inference_of_mmseg_runs_the_chosen_stitch(trained, model):
         assert torch.equal(logits, inference_model(plain, image).seg_logits.data)
         maps.append(logits)
     assert not torch.equal(*maps)
+
+
+def test_inference_of_mmseg_needs_no_depth_map_of_a_depth_estimator():
+    config = Config.fromfile(ROOT / 'configs' / 'dpt_snnetv2_rooms.py')
+    before = copy.deepcopy(config.to_dict())
+    model = init_model(config)
+    picture = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    maps = {}
+    for name in ('S6', 'L12'):
+        model.select_stitch(name)
+        maps[name] = inference_model(model, picture).pred_depth_map.data
+        assert maps[name].shape == (1, 96, 128)
+    assert not torch.equal(*maps.values())
+    assert config.to_dict() == before
 
 
 def test_the_model_is_one_of_its_host_with_the_hosts_state(trained, model):
