@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from timm.layers import resample_abs_pos_embed
 
-from tests.builders import tiny_backbone
+from tests.builders import tiny_anchor, tiny_backbone
 
 
 def test_a_checkpoint_of_an_oblong_size_is_resampled_from_its_own_grid():
@@ -33,3 +34,25 @@ def test_a_checkpoint_that_does_not_say_its_grid_counts_as_square():
     wide = tiny_backbone(img_size=(32, 128))
     wide.load_state_dict(given)
     assert wide.anchors['S'].vit.pos_embed.shape == given['anchors.S.vit.pos_embed'].shape
+
+
+def test_tables_of_an_oblong_size_serve_that_size_alone():
+    given = tiny_backbone(kind='BEiT', img_size=(128, 32)).state_dict()
+    tiny_backbone(kind='BEiT', img_size=(128, 32), seed=1).load_state_dict(given)
+    with pytest.raises(ValueError, match=r'tables of relative positions for \(16, 4\) patches'):
+        tiny_backbone(kind='BEiT', img_size=64).load_state_dict(given)
+
+
+def test_a_biased_class_without_tables_is_resampled_from_an_oblong_grid():
+    def backbone(size):
+        anchors = [tiny_anchor(3, 48, 'published'), tiny_anchor(6, 48, 'published')]
+        for anchor in anchors:
+            anchor['model_kwargs']['use_rel_pos_bias'] = False
+        return tiny_backbone(anchors=anchors, img_size=size, out_indices=(2, 5))
+
+    given, square = backbone((128, 32)), backbone((64, 64))
+    square.load_state_dict(given.state_dict())
+    expected = resample_abs_pos_embed(
+        given.anchors['L'].vit.pos_embed, new_size=[8, 8], old_size=[16, 4], num_prefix_tokens=1
+    )
+    assert torch.equal(square.anchors['L'].vit.pos_embed, expected)

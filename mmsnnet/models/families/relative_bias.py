@@ -108,15 +108,16 @@ class RelativeBiasFamily(ViTFamily):
         """
         super().fit_positions(vit, state, prefix, old_grid)
         grid = tuple(vit.patch_embed.grid_size)
-        if old_grid is not None and old_grid[0] != old_grid[1] and old_grid != grid:
+        tables = {name: own for name, own in vit.named_parameters() if name.endswith(_TABLE)}
+        if tables and old_grid is not None and old_grid[0] != old_grid[1] and old_grid != grid:
             raise ValueError(
                 f'The checkpoint has tables of relative positions for {old_grid} patches, and '
                 f'img_size asks for {grid}: tables of an oblong size serve that size alone. '
                 'Images of other sizes can be tested without changing img_size.'
             )
-        for name, own in vit.named_parameters():
+        for name, own in tables.items():
             given = state.get(prefix + name)
-            if not name.endswith(_TABLE) or given is None or given.shape == own.shape:
+            if given is None or given.shape == own.shape:
                 continue
             if given.ndim == 2 and given.shape[1] == own.shape[1]:
                 state[prefix + name] = resize_rel_pos_bias_table(
