@@ -154,7 +154,7 @@ class StitchNetwork(BaseModule):
         self.register_buffer('position_grid', torch.tensor(grid, dtype=torch.long))
         if output_cls_token and not space.anchors[-1].prefix_tokens:
             raise ValueError(
-                'output_cls_token=True needs anchors with a class token; these have none.'
+                'output_cls_token=True needs anchors with a class token, and no window_size.'
             )
 
     @property
