@@ -89,6 +89,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, tuple[int, int]]:
     import torch
 
     from mmsnnet.apis import init_model
+    from mmsnnet.evaluation.blank_input import keep_all_boxes
     from mmsnnet.models import find_stitched_backbone
     from mmsnnet.stitching import check_image_size
 
@@ -96,6 +97,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, tuple[int, int]]:
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     model = init_model(args.config, args.checkpoint, args.device, args.cfg_options)
+    keep_all_boxes(model)
     backbone = find_stitched_backbone(model)
     size = tuple(args.size * 2)[:2] if args.size else backbone.img_size
     return model, backbone, check_image_size(size)

@@ -13,6 +13,7 @@ from torch import nn
 
 from mmsnnet.evaluation.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
+from mmsnnet.models.head_weights import check_heads_loaded
 from mmsnnet.models.head_statistics import attach_statistics_of
 from mmsnnet.stitching import Cost, CostTable
 from mmsnnet.stitching.choice import Chooser
@@ -54,8 +55,7 @@ def init_model(
     """
     model = _build(_load_config(config), checkpoint, device, cfg_options)
     backbone = find_stitched_backbone(model)
-    if checkpoint is not None:
-        check_loaded(backbone, checkpoint)
+    _check_checkpoint(model, checkpoint)
     if results is None:
         costs = _costs_of(model, backbone)
         return give_control(model, chooser_of_costs(costs, latency), costs)
@@ -63,6 +63,17 @@ def init_model(
     check_in_space(chooser, backbone.space, results)
     attach_statistics_of(results, model)
     return give_control(model, chooser, _costs_behind(chooser, backbone))
+
+
+def _check_checkpoint(model: nn.Module, checkpoint: str | PathLike | None) -> None:
+    """Refuse a checkpoint that left weights of the model random.
+
+    Raises:
+        ValueError: If it holds no backbone or other heads, or stitches that were never fitted.
+    """
+    if checkpoint is not None:
+        check_loaded(find_stitched_backbone(model), checkpoint)
+        check_heads_loaded(model, str(checkpoint))
 
 
 def _load_config(config: str | PathLike | Config) -> Config:

@@ -1,14 +1,12 @@
-"""Weights of neck and heads from another training of the same parts."""
+"""Neck and heads that start from another training of the same parts."""
 
 from __future__ import annotations
 
-from mmengine.model import is_model_wrapper
-from torch import Tensor, nn
+from torch import nn
 
 from mmsnnet.models.anchor_weights import read_state_dict
-
-#: Parts of a model that are not its neck or heads.
-_OTHERS = ('backbone', 'data_preprocessor')
+from mmsnnet.models.head_weights import compare_heads, head_weights
+from mmsnnet.models.lookup import without_augmentation
 
 
 def load_head_weights(model: nn.Module, checkpoint: str) -> list[str]:
@@ -29,26 +27,13 @@ def load_head_weights(model: nn.Module, checkpoint: str) -> list[str]:
         FileNotFoundError: If there is no such file.
         ValueError: If the file lacks a weight of the model, or one has another shape.
     """
-    model = model.module if is_model_wrapper(model) else model
-    given = read_state_dict(checkpoint)
-    own = {name: value for name, value in model.state_dict().items() if _is_ours(name)}
-    missing = sorted(set(own) - set(given))
-    if missing:
+    own, given = head_weights(model), read_state_dict(checkpoint)
+    reason = compare_heads(own, given)
+    if reason:
         raise ValueError(
-            f'{checkpoint} cannot fill neck and heads: it lacks {len(missing)} of their weights, '
-            f'e.g. {missing[0]}. head_checkpoint needs a model with the same neck and heads.'
-        )
-    wrong = [name for name, value in own.items() if value.shape != given[name].shape]
-    if wrong:
-        raise ValueError(
-            f'{checkpoint} cannot fill neck and heads: {wrong[0]} is '
-            f'{tuple(given[wrong[0]].shape)} there and {tuple(own[wrong[0]].shape)} here. '
+            f'{checkpoint} cannot fill neck and heads: {reason}. '
             'head_checkpoint needs a model with the same neck and heads.'
         )
-    weights: dict[str, Tensor] = {name: given[name] for name in own}
-    model.load_state_dict(weights, strict=False)
+    weights = {name: given[name] for name in own}
+    without_augmentation(model).load_state_dict(weights, strict=False)
     return list(dict.fromkeys(name.split('.')[0] for name in own))
-
-
-def _is_ours(name: str) -> bool:
-    return name.split('.')[0] not in _OTHERS

@@ -30,6 +30,19 @@ def blank_samples(model: nn.Module, images: Tensor) -> list[Any] | None:
     return [DetDataSample(metainfo=meta) for _ in range(len(images))]
 
 
+def keep_all_boxes(model: nn.Module) -> None:
+    """Have a detector keep as many boxes as its test settings allow, whatever it sees.
+
+    How many boxes pass ``score_thr`` depends on image and stitch, and the mask head runs on those
+    that do; what is measured is the most that an inference takes, as costs are counted too.
+    Changes the test settings of the model.
+    """
+    for part in (getattr(model, 'roi_head', None), getattr(model, 'bbox_head', None)):
+        settings = getattr(part, 'test_cfg', None)
+        if settings is not None and 'score_thr' in settings:
+            settings.score_thr = 0.0
+
+
 def inference_on_noise(
     model: nn.Module, image_size: tuple[int, int], batch: int = 1, autocast: bool = False
 ) -> Callable[[], Any]:

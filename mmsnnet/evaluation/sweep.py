@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 from mmsnnet.compat import prepare_cpu_launch
 from mmsnnet.models import check_loaded, find_stitched_backbone, without_augmentation
 from mmsnnet.models.head_statistics import STATISTICS_NAME
+from mmsnnet.models.head_weights import check_heads_loaded
 from mmsnnet.stitching import CostTable, Stitch
 
 from .batches import batch_indices, reason_against_order
@@ -93,6 +94,7 @@ class StitchSweep:
         self.backbone = find_stitched_backbone(runner.model)
         _load_checkpoint(runner)
         check_loaded(self.backbone, runner.cfg.load_from)
+        check_heads_loaded(runner.model, str(runner.cfg.load_from))
         # Of one copy of an image, if the test augments it.
         model = without_augmentation(runner.model)
         self.costs: CostTable = model_costs(model, self.backbone.img_size)

@@ -13,6 +13,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmsnnet.engine.rng_state import capture_rng_state, restore_rng_state
 from mmsnnet.engine.runner_compile import refuse_runner_compile
 from mmsnnet.models import build_sampler, find_stitched_backbone
+from mmsnnet.models.head_check import check_channels
 from mmsnnet.registry import HOOKS
 
 _KEY = 'stitch_rng_states'
@@ -55,7 +56,8 @@ class StitchSamplingHook(Hook):
         refuse_runner_compile(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Build the sampler."""
+        """Build the sampler, after a look at whether neck and heads fit the backbone."""
+        check_channels(runner.model)
         self._backbone = find_stitched_backbone(runner.model)
         config = self._sampler_config
         self._sampler = (
