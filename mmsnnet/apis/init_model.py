@@ -13,8 +13,8 @@ from torch import nn
 
 from mmsnnet.evaluation.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
-from mmsnnet.models.head_weights import check_heads_loaded
 from mmsnnet.models.head_statistics import attach_statistics_of
+from mmsnnet.models.head_weights import check_heads_loaded
 from mmsnnet.stitching import Cost, CostTable
 from mmsnnet.stitching.choice import Chooser
 from mmsnnet.stitching.question import check_in_space, chooser_of_costs, chooser_of_results
