@@ -94,10 +94,11 @@ class StitchSweep:
         self.backbone = find_stitched_backbone(runner.model)
         _load_checkpoint(runner)
         check_loaded(self.backbone, runner.cfg.load_from)
-        check_heads_loaded(runner.model, str(runner.cfg.load_from))
         # Of one copy of an image, if the test augments it.
         model = without_augmentation(runner.model)
         self.costs: CostTable = model_costs(model, self.backbone.img_size)
+        # Behind the costs, which say what to write where heads do not fit the backbone.
+        check_heads_loaded(model, str(runner.cfg.load_from))
         self.directory: Path | None = None
         self.results: ResultsFolder | None = None
         self._fingerprint: dict[str, Any] = {}
