@@ -18,7 +18,7 @@ from .stitched_vit import StitchedViT
 
 
 @dataclass
-class _Call:
+class Call:
     """What is kept of one forward of the backbone among those that a model makes for a batch.
 
     Attributes:
@@ -76,7 +76,7 @@ class PrefixCache:
         space = backbone.space
         self.tree = RouteTree({space[one].name: space.program(one) for one in stitches})
         self._visit: Visit | None = None
-        self._calls: list[_Call] = []
+        self._calls: list[Call] = []
         self._index = 0
         self._held = HeldTensors()
 
@@ -130,8 +130,7 @@ class PrefixCache:
             program: Program of the active stitch; any other is run in full.
         """
         visit, backbone = self._visit, self.backbone
-        shared = visit is not None and program is backbone.space.program(visit.name)
-        if not shared or backbone.training or torch.is_grad_enabled():
+        if not self._is_shared(program):
             return backbone.advance(state, program)
         call = self._call(state.images)
         done = max(call.states, default=0)
@@ -146,38 +145,45 @@ class PrefixCache:
             call.images = None
         return backbone.advance(state, program[done:])
 
-    def _call(self, images: Tensor) -> _Call:
+    def _is_shared(self, program: Sequence[Step]) -> bool:
+        """Whether a forward is one of the active stitch, in eval mode without gradients."""
+        backbone, visit = self.backbone, self._visit
+        if visit is None or backbone.training or torch.is_grad_enabled():
+            return False
+        return program is backbone.space.program(visit.name)
+
+    def _call(self, images: Tensor) -> Call:
         """What is kept of this forward, with what is of other images forgotten."""
         index, self._index = self._index, self._index + 1
         if index == len(self._calls):
-            self._calls.append(_Call(images, _version(images)))
+            self._calls.append(Call(images, _version(images)))
         elif not self._calls[index].is_of(images):
             self._retain(self._calls[index], {})
-            self._calls[index] = _Call(images, _version(images))
+            self._calls[index] = Call(images, _version(images))
         return self._calls[index]
 
-    def _retain(self, call: _Call, wanted: Mapping[int, int]) -> None:
+    def _retain(self, call: Call, wanted: Mapping[int, int]) -> None:
         """Forget all states but those behind a wanted number of steps, and note their new uses."""
         for steps in list(call.states):
             state, _ = call.states.pop(steps)
             if steps in wanted:
                 call.states[steps] = state, wanted[steps]
             else:
-                self._held.remove(_tensors(state))
+                self._held.remove(state_tensors(state))
 
-    def _keep(self, call: _Call, steps: int, state: RunState, uses: int) -> None:
+    def _keep(self, call: Call, steps: int, state: RunState, uses: int) -> None:
         """Keep a state, and drop those that save least until all fit."""
         call.states[steps] = state, uses
-        self._held.add(_tensors(state))
+        self._held.add(state_tensors(state))
         while self.max_memory is not None and self._held.total > self.max_memory:
             kept = [(other, behind) for other in self._calls for behind in other.states]
             if not kept:
                 break
             other, behind = min(kept, key=lambda entry: self._saving(*entry))
-            self._held.remove(_tensors(other.states.pop(behind)[0]))
+            self._held.remove(state_tensors(other.states.pop(behind)[0]))
         self._held.note_peak()
 
-    def _saving(self, call: _Call, steps: int) -> int:
+    def _saving(self, call: Call, steps: int) -> int:
         """FLOPs of an image that a kept state spares in all, as if it lay on the active route."""
         below = max((other for other in call.states if other < steps), default=0)
         program = self.backbone.space.program(self._visit.name)
@@ -190,8 +196,10 @@ class PrefixCache:
         self._visit, self._calls = None, []
 
 
-def _tensors(state: RunState) -> list[Tensor]:
-    return [state.images, state.tokens, *state.taps.values()]
+def state_tensors(state: RunState) -> list[Tensor]:
+    """Tensors that a state keeps in memory."""
+    tokens = [] if state.tokens is None else [state.tokens]
+    return [state.images, *tokens, *state.taps.values()]
 
 
 def _version(tensor: Tensor) -> int:
