@@ -78,7 +78,7 @@ def follow(cfg: Any, message: str) -> list[str]:
     if whole:
         call = ast.parse(whole['value'], mode='eval').body
         new = {item.arg: ast.literal_eval(item.value) for item in call.keywords}
-        new.pop('_delete_')
+        new.pop('_delete_', None)  # not named where there is no neck to replace
         cfg.model[whole['place']] = new
         return [f'model.{whole["place"]}={whole["value"]}']
     found = PUT.search(message) or SET.search(message)
