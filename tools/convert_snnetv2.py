@@ -16,7 +16,6 @@ import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,30 +51,6 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_model(path: str, options: dict[str, Any] | None) -> Any:
-    """Model of a config, on the meta device.
-
-    Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If it describes no model.
-    """
-    import torch
-    from mmengine import Config
-    from mmengine.registry import MODELS, DefaultScope
-
-    import mmsnnet  # noqa: F401 - registers the backbone
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no config {path}.')
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(options or {})
-    if cfg.get('model') is None:
-        raise ValueError(f'Config {path} has no model.')
-    scope = cfg.get('default_scope', 'mmseg')
-    with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
-        return MODELS.build(cfg.model)
-
-
 def convert(args: argparse.Namespace) -> str:
     """Convert a file; returns one line that says what was written.
 
@@ -83,6 +58,7 @@ def convert(args: argparse.Namespace) -> str:
         FileNotFoundError: If a file or folder is missing.
         ValueError: If the checkpoint cannot be read, or does not match the config.
     """
+    from mmsnnet.apis.model_config import build_without_data
     from mmsnnet.convert import from_published, read_checkpoint, to_published, write_checkpoint
 
     if Path(args.source).resolve() == Path(args.target).resolve():
@@ -90,7 +66,7 @@ def convert(args: argparse.Namespace) -> str:
     if args.reverse and args.lora_merged:
         raise ValueError('--lora-merged is of published checkpoints; leave it out with --reverse.')
     content = read_checkpoint(args.source)
-    model = build_model(args.config, args.cfg_options)
+    model = build_without_data(args.config, args.cfg_options)
     if args.reverse:
         found = to_published(content['state_dict'], model, args.allow)
     else:

@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any, TextIO
 
 FIELDS = ('id', 'name', 'family', 'flops', 'params')
@@ -47,43 +46,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def build_model(path: str, options: dict[str, Any] | None) -> Any:
-    """Model of a config, on the meta device.
-
-    Raises:
-        FileNotFoundError: If there is no such config.
-        ValueError: If it describes no model.
-    """
-    import torch
-    from mmengine import Config
-    from mmengine.registry import MODELS, DefaultScope
-
-    import mmsnnet  # noqa: F401 - registers the backbone
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no config {path}.')
-    cfg = Config.fromfile(path)
-    cfg.merge_from_dict(options or {})
-    if cfg.get('model') is None:
-        raise ValueError(f'Config {path} has no model.')
-    scope = cfg.get('default_scope', 'mmseg')
-    with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
-        return MODELS.build(cfg.model)
-
-
 def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     """One row a stitch with the keys ``FIELDS``, and a line that says what was counted.
 
     Raises:
         ValueError: If the size or a stitch is not possible, or the model cannot be counted.
     """
+    from mmsnnet.apis.model_config import build_without_data
     from mmsnnet.evaluation.model_cost import model_costs
     from mmsnnet.models import find_stitched_backbone
     from mmsnnet.stitching import select_stitches
 
     if args.size and len(args.size) > 2:
         raise ValueError(f'--size takes one or two numbers, got {len(args.size)}.')
-    backbone = find_stitched_backbone(model := build_model(args.config, args.cfg_options))
+    backbone = find_stitched_backbone(model := build_without_data(args.config, args.cfg_options))
     size = tuple(args.size * 2)[:2] if args.size else backbone.img_size
     costs = model_costs(model, size)
     rows = [

@@ -19,6 +19,7 @@ from mmsnnet.stitching import Cost, CostTable
 from mmsnnet.stitching.choice import Chooser
 from mmsnnet.stitching.question import check_in_space, chooser_of_costs, chooser_of_results
 
+from .model_config import load_model_config
 from .stitch_control import give_control
 
 PathLike = os.PathLike[str]
@@ -53,7 +54,7 @@ def init_model(
         FileNotFoundError: If a file is missing.
         ValueError: If the model is not stitched, loaded or fitted, or results are of another one.
     """
-    model = _build(_load_config(config), checkpoint, device, cfg_options)
+    model = _build(load_model_config(config), checkpoint, device, cfg_options)
     backbone = find_stitched_backbone(model)
     _check_checkpoint(model, checkpoint)
     if results is None:
@@ -74,22 +75,6 @@ def _check_checkpoint(model: nn.Module, checkpoint: str | PathLike | None) -> No
     if checkpoint is not None:
         check_loaded(find_stitched_backbone(model), checkpoint)
         check_heads_loaded(model, str(checkpoint))
-
-
-def _load_config(config: str | PathLike | Config) -> Config:
-    """Config of a model.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it describes no model.
-    """
-    if not isinstance(config, Config):
-        if not Path(config).is_file():
-            raise FileNotFoundError(f'There is no config {config}.')
-        config = Config.fromfile(config)
-    if config.get('model') is None:
-        raise ValueError(f'Config {config.filename} has no model.')
-    return config
 
 
 def _build(

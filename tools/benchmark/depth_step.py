@@ -11,11 +11,12 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from _cpu_time import paired_cpu_ratio
 from _routes import anchor, build_backbone, forward_by_hand
+from _steps import Step, compare
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
@@ -40,38 +41,11 @@ def build_head(width: int) -> nn.Module:
         return MODELS.build(config)
 
 
-class Step:
-    """One training step through a given forward pass of the backbone."""
-
-    def __init__(
-        self,
-        forward: Callable[[Tensor], Sequence[Any]],
-        head: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        data: tuple[Tensor, Tensor],
-    ) -> None:
-        self._forward, self._head, self._optimizer = forward, head, optimizer
-        self._images, self._depth = data
-
-    def loss(self) -> Tensor:
-        """The published loss of the data."""
-        return self._head.loss_decode(self._head(self._forward(self._images)), self._depth)
-
-    def __call__(self) -> None:
-        """Make the step."""
-        self._optimizer.zero_grad(set_to_none=True)
-        self.loss().backward()
-        self._optimizer.step()
-
-
-def same_loss(first: Step, second: Step) -> bool:
-    """Whether two steps see the same loss when drop path draws the same numbers."""
-    losses = []
-    for step in (first, second):
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            losses.append(step.loss())
-    return torch.equal(*losses)
+def loss_of(
+    forward: Callable[[Tensor], Sequence[Any]], head: nn.Module, images: Tensor, depth: Tensor
+) -> Tensor:
+    """The published loss of the data through a forward pass of the backbone."""
+    return head.loss_decode(head(forward(images)), depth)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,17 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     met = True
     for stitch in STITCHES:
         backbone.set_training_stitch(stitch)
-        stitched = Step(backbone, head, optimizer, (images, depth))
-        by_hand = Step(forward_by_hand(backbone, stitch), head, optimizer, (images, depth))
-        same = same_loss(stitched, by_hand)
-        ratio, spread, time = paired_cpu_ratio(stitched, by_hand, args.repeats)
-        good = same and ratio <= TIME_GOAL
-        met = met and good
-        print(
-            f'  {stitch:<9} {1000 * time:8.1f} ms   time x {ratio:.3f} +- {spread:.3f}   '
-            f'loss {"equal" if same else "DIFFERENT"}{"" if good else "   MISSED"}',
-            flush=True,
+        forwards = (backbone, forward_by_hand(backbone, stitch))
+        stitched, by_hand = (
+            Step(partial(loss_of, forward, head, images, depth), optimizer) for forward in forwards
         )
+        met = compare(stitch, stitched, by_hand, args.repeats, TIME_GOAL) and met
     return 0 if met else 1
 
 

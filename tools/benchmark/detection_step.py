@@ -15,8 +15,8 @@ from functools import partial
 
 import numpy as np
 import torch
-from _cpu_time import paired_cpu_ratio
 from _routes import _affine_by_hand, anchor
+from _steps import Step, compare
 from mmdet.structures import DetDataSample
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
@@ -121,19 +121,6 @@ def loss_of(model: nn.Module, data: tuple[Tensor, list[DetDataSample]]) -> Tenso
                for name, value in losses if 'loss' in name)  # fmt: skip
 
 
-def step_of(
-    model: nn.Module, optimizer: torch.optim.Optimizer, data: tuple[Tensor, list[DetDataSample]]
-) -> Callable[[], None]:
-    """A training step."""
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        loss_of(model, data).backward()
-        optimizer.step()
-
-    return step
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns 1 if the goal is missed."""
     parser = argparse.ArgumentParser(prog='detection_step', description=__doc__.splitlines()[0])
@@ -156,17 +143,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         model.backbone.set_training_stitch(stitch)
         plain = copy.copy(model)
         plain._modules = {**model._modules, 'backbone': ByHand(model.backbone, stitch)}
-        same = torch.equal(loss_of(model, data), loss_of(plain, data))
-        ratio, spread, time = paired_cpu_ratio(
-            step_of(model, optimizer, data), step_of(plain, optimizer, data), args.repeats
+        stitched, by_hand = (
+            Step(partial(loss_of, each, data), optimizer) for each in (model, plain)
         )
-        good = same and ratio <= TIME_GOAL
-        met = met and good
-        print(
-            f'  {stitch:<9} {1000 * time:8.1f} ms   time x {ratio:.3f} +- {spread:.3f}   '
-            f'loss {"equal" if same else "DIFFERENT"}{"" if good else "   MISSED"}',
-            flush=True,
-        )
+        met = compare(stitch, stitched, by_hand, args.repeats, TIME_GOAL) and met
     return 0 if met else 1
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
-from _cpu_time import paired_cpu_ratio
 from _routes import anchor, build_backbone, forward_by_hand
+from _steps import Step, compare
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,38 +36,14 @@ class Head(nn.Module):
         return self.classify(functional.relu(hidden))
 
 
-class Step:
-    """One training step through a given forward pass of the backbone."""
-
-    def __init__(
-        self,
-        forward: Callable[[Tensor], Sequence[Tensor]],
-        head: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        data: tuple[Tensor, Tensor],
-    ) -> None:
-        self._forward, self._head, self._optimizer = forward, head, optimizer
-        self._images, self._labels = data
-
-    def loss(self) -> Tensor:
-        """Cross entropy of the data."""
-        return functional.cross_entropy(self._head(self._forward(self._images)), self._labels)
-
-    def __call__(self) -> None:
-        """Make the step."""
-        self._optimizer.zero_grad(set_to_none=True)
-        self.loss().backward()
-        self._optimizer.step()
-
-
-def same_loss(first: Step, second: Step) -> bool:
-    """Whether two steps see the same loss when drop path draws the same numbers."""
-    losses = []
-    for step in (first, second):
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            losses.append(step.loss())
-    return torch.equal(*losses)
+def loss_of(
+    forward: Callable[[Tensor], Sequence[Tensor]],
+    head: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+) -> Tensor:
+    """Cross entropy of the data through a forward pass of the backbone."""
+    return functional.cross_entropy(head(forward(images)), labels)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -94,17 +71,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     met = True
     for stitch in STITCHES:
         backbone.set_training_stitch(stitch)
-        stitched = Step(backbone, head, optimizer, (images, labels))
-        by_hand = Step(forward_by_hand(backbone, stitch), head, optimizer, (images, labels))
-        same = same_loss(stitched, by_hand)
-        ratio, spread, time = paired_cpu_ratio(stitched, by_hand, args.repeats)
-        good = same and ratio <= TIME_GOAL
-        met = met and good
-        print(
-            f'  {stitch:<9} {1000 * time:8.1f} ms   time x {ratio:.3f} +- {spread:.3f}   '
-            f'loss {"equal" if same else "DIFFERENT"}{"" if good else "   MISSED"}',
-            flush=True,
+        forwards = (backbone, forward_by_hand(backbone, stitch))
+        stitched, by_hand = (
+            Step(partial(loss_of, forward, head, images, labels), optimizer) for forward in forwards
         )
+        met = compare(stitch, stitched, by_hand, args.repeats, TIME_GOAL) and met
     return 0 if met else 1
 
 
