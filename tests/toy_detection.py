@@ -10,10 +10,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from rooms import RoomsSpec, write_rooms
 from torch import nn
 
 import mmsnnet  # noqa: F401 - registers backbone, hooks and loops
-from mmsnnet.datasets.rooms import RoomsSpec, write_rooms
 from mmsnnet.registry import MODELS
 
 CONFIG = Path(__file__).resolve().parents[1] / 'configs' / 'mask-rcnn_snnetv2_rooms.py'

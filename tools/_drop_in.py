@@ -102,7 +102,7 @@ def build(cfg: Any, changes: list[str], most: int = 20) -> Any:
     """
     from mmengine.model import revert_sync_batchnorm
 
-    from mmsnnet.models.head_check import check_channels
+    from mmsnnet.models.host.head_check import check_channels
     from mmsnnet.registry import MODELS
 
     for _ in range(most):

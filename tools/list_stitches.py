@@ -53,7 +53,7 @@ def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
         ValueError: If the size or a stitch is not possible, or the model cannot be counted.
     """
     from mmsnnet.apis.model_config import build_without_data
-    from mmsnnet.evaluation.model_cost import model_costs
+    from mmsnnet.evaluation.cost.model_cost import model_costs
     from mmsnnet.models import find_stitched_backbone
     from mmsnnet.stitching import select_stitches
 

@@ -2,7 +2,7 @@
 
     python tools/make_rooms.py data/rooms --train 3700 --val 300 --size 96 96
 
-What is in the folder is described in ``mmsnnet/datasets/rooms/__init__.py``. After an interruption
+What is in the folder is described in ``tools/rooms/__init__.py``. After an interruption
 the same command goes on where it stopped.
 """
 
@@ -18,8 +18,7 @@ from typing import Callable, NoReturn, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-from mmsnnet.datasets.rooms import LAYOUTS, RoomsSpec, write_rooms
+from rooms import LAYOUTS, RoomsSpec, write_rooms
 
 LINE_SECONDS = 10.0
 

@@ -89,7 +89,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, tuple[int, int]]:
     import torch
 
     from mmsnnet.apis import init_model
-    from mmsnnet.evaluation.blank_input import keep_all_boxes
+    from mmsnnet.evaluation.cost.blank_input import keep_all_boxes
     from mmsnnet.models import find_stitched_backbone
     from mmsnnet.stitching import check_image_size
 
@@ -122,16 +122,16 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     import torch
 
-    from mmsnnet.evaluation.blank_input import inference_on_noise
-    from mmsnnet.evaluation.latency import LatencyMeasurement
-    from mmsnnet.evaluation.latency_file import (
+    from mmsnnet.evaluation.cost.blank_input import inference_on_noise
+    from mmsnnet.evaluation.latency.file import (
         describe_setting,
         fingerprint_model,
         summarise_latency,
     )
-    from mmsnnet.evaluation.latency_parts import CudaClock, WallClock
-    from mmsnnet.evaluation.memory_meter import CudaMeter, TensorMeter
-    from mmsnnet.evaluation.peak_memory import (
+    from mmsnnet.evaluation.latency.measure import LatencyMeasurement
+    from mmsnnet.evaluation.latency.memory_meter import CudaMeter, TensorMeter
+    from mmsnnet.evaluation.latency.parts import CudaClock, WallClock
+    from mmsnnet.evaluation.latency.peak_memory import (
         compose_peak,
         measure_parts,
         measure_whole,
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             content = measure(args)
-        from mmsnnet.evaluation.latency_file import write_latency
+        from mmsnnet.evaluation.latency.file import write_latency
 
         stem = f'latency_{content["setting"]["device"]}.json'
         path = args.out or Path('work_dirs') / Path(args.config).stem / stem

@@ -67,7 +67,7 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
         FileNotFoundError: If results or latency are missing.
         ValueError: If numbers of arguments do not fit.
     """
-    from mmsnnet.stitching.question import chooser_of_results
+    from mmsnnet.results.question import chooser_of_results
 
     count = len(args.results)
     latency = args.latency or [None]
@@ -88,9 +88,9 @@ def plot(args: argparse.Namespace) -> list[Path]:
         FileNotFoundError: If results or latency are missing.
         ValueError: If the ending is unknown or sweeps cannot be compared.
     """
-    from mmsnnet.evaluation.pareto_html import to_html
-    from mmsnnet.evaluation.pareto_plot import to_png, to_svg
-    from mmsnnet.evaluation.sweep_plot import draw_sweeps
+    from mmsnnet.evaluation.report.pareto_html import to_html
+    from mmsnnet.evaluation.report.pareto_plot import to_png, to_svg
+    from mmsnnet.evaluation.report.sweep_plot import draw_sweeps
 
     out = Path(args.out)
     kind = out.suffix.lstrip('.').lower()

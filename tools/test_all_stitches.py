@@ -136,8 +136,8 @@ def load_config(args: argparse.Namespace) -> Any:
     from mmengine import Config
 
     import mmsnnet  # noqa: F401 - registers backbone and loops
-    from mmsnnet.evaluation.augmented_test import augment_test
-    from mmsnnet.evaluation.sweep import prepare_config
+    from mmsnnet.evaluation.sweep.augmented_test import augment_test
+    from mmsnnet.evaluation.sweep.sweep import prepare_config
 
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'There is no config {args.config}.')
@@ -163,10 +163,10 @@ def choose(sweep: Any, args: argparse.Namespace, cfg: Any) -> list[Any]:
         FileNotFoundError: If 'pareto' has no results to read.
         ValueError: If an entry is unknown.
     """
-    from mmsnnet.evaluation.pareto_report import to_points
-    from mmsnnet.evaluation.records import read_records
+    from mmsnnet.evaluation.report.pareto_report import to_points
+    from mmsnnet.results.pareto import pareto_front
+    from mmsnnet.results.records import read_records
     from mmsnnet.stitching import select_stitches
-    from mmsnnet.stitching.pareto import pareto_front
 
     wanted = args.stitches
     if wanted == 'pareto':
@@ -187,7 +187,7 @@ def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from mmsnnet.evaluation.watch import Watch
+    from mmsnnet.evaluation.sweep.watch import Watch
 
     console = Console(stderr=True, quiet=not is_main_process())
     columns = ('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -212,7 +212,7 @@ def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None
 
 def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
     """Write the report and print the table."""
-    from mmsnnet.evaluation.pareto_report import Volume, print_table, write_report
+    from mmsnnet.evaluation.report.pareto_report import Volume, print_table, write_report
 
     records = sweep.results.records
     metric, rule = metric_name(cfg, records), cfg.test_cfg.get('rule', 'greater')
@@ -231,7 +231,7 @@ def recalibration(cfg: Any, num_images: int) -> dict[str, Any]:
     Raises:
         ValueError: If there is nothing to measure them on.
     """
-    from mmsnnet.evaluation.fingerprint import fingerprint_text
+    from mmsnnet.results.fingerprint import fingerprint_text
 
     if num_images == 0:
         return {}
@@ -247,7 +247,7 @@ def recalibration(cfg: Any, num_images: int) -> dict[str, Any]:
 def recalibrate(sweep: Any, stitches: Sequence[Any], args: argparse.Namespace) -> None:
     """Let the model run with head statistics of each stitch, kept in the results folder."""
     from mmsnnet.engine.calibration_data import calibration_batches
-    from mmsnnet.evaluation.bn_recalibration import attach_recalibrated
+    from mmsnnet.evaluation.sweep.bn_recalibration import attach_recalibrated
 
     cfg = sweep.runner.cfg
     attach_recalibrated(
@@ -266,8 +266,8 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     cfg = load_config(args)
     from mmengine.runner import Runner
 
-    from mmsnnet.evaluation.sweep import StitchSweep
-    from mmsnnet.evaluation.sweep_options import SweepOptions
+    from mmsnnet.evaluation.sweep.sweep import StitchSweep
+    from mmsnnet.evaluation.sweep.sweep_options import SweepOptions
 
     options = SweepOptions(
         args.one_by_one,

@@ -11,13 +11,13 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmsnnet.evaluation.model_cost import model_costs
+from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
-from mmsnnet.models.head_statistics import attach_statistics_of
-from mmsnnet.models.head_weights import check_heads_loaded
+from mmsnnet.models.host.head_statistics import attach_statistics_of
+from mmsnnet.models.host.head_weights import check_heads_loaded
+from mmsnnet.results.choice import Chooser
+from mmsnnet.results.question import check_in_space, chooser_of_costs, chooser_of_results
 from mmsnnet.stitching import Cost, CostTable
-from mmsnnet.stitching.choice import Chooser
-from mmsnnet.stitching.question import check_in_space, chooser_of_costs, chooser_of_results
 
 from .model_config import load_model_config
 from .stitch_control import give_control

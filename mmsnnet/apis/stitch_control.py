@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import nn
 
 from mmsnnet.models import find_stitched_backbone
+from mmsnnet.results.choice import Candidate, Chooser
+from mmsnnet.results.question import ask, chooser_of_costs
 from mmsnnet.stitching import CostTable
-from mmsnnet.stitching.choice import Candidate, Chooser
-from mmsnnet.stitching.question import ask, chooser_of_costs
 
 
 class StitchControl:

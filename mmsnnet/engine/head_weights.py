@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from mmsnnet.models.anchor_weights import read_state_dict
-from mmsnnet.models.head_weights import compare_heads, head_weights
-from mmsnnet.models.lookup import without_augmentation
+from mmsnnet.models.anchors.anchor_weights import read_state_dict
+from mmsnnet.models.host.head_weights import compare_heads, head_weights
+from mmsnnet.models.host.lookup import without_augmentation
 
 
 def load_head_weights(model: nn.Module, checkpoint: str) -> list[str]:

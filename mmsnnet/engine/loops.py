@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader
 from mmsnnet.models import check_fitted, find_stitched_backbone
 from mmsnnet.models.batched_routes import check_batch_routes
 from mmsnnet.registry import LOOPS
+from mmsnnet.results.pareto import Point, hypervolume, pareto_front
 from mmsnnet.stitching import Stitch, select_stitches
-from mmsnnet.stitching.pareto import Point, hypervolume, pareto_front
 
 from .one_pass import BatchResults, OnePass, evaluate, evaluate_alone, reason_against
 from .rng_state import preserved_rng

@@ -1,9 +1,9 @@
 """Networks: anchors, stitch layers and the stitched backbone."""
 
 from . import heads, losses
-from .anchor_config import AnchorConfig
-from .anchor_vit import AnchorViT
-from .lookup import check_fitted, check_loaded, find_stitched_backbone, without_augmentation
+from .anchors.anchor_config import AnchorConfig
+from .anchors.anchor_vit import AnchorViT
+from .host.lookup import check_fitted, check_loaded, find_stitched_backbone, without_augmentation
 from .necks import SimpleFeaturePyramid
 from .samplers import build_sampler
 from .stitch_fit import StitchFit

@@ -22,10 +22,10 @@ from mmsnnet.stitching import (
     cost_order,
 )
 
-from .anchor_config import AnchorConfig
-from .anchor_vit import AnchorViT
-from .compiled_blocks import compile_blocks
-from .families.windowed import use_windows
+from .anchors.anchor_config import AnchorConfig
+from .anchors.anchor_vit import AnchorViT
+from .anchors.compiled_blocks import compile_blocks
+from .anchors.families.windowed import use_windows
 from .stitch_layer import StitchLayer
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def build_anchors(
         final_norm: Whether taps pass the final norm of their anchor.
         window_size: Side of the windows that attention is restricted to; None for no windows.
         global_blocks: Blocks of the largest anchor without windows.
-        compile_options: See :func:`~mmsnnet.models.compiled_blocks.compile_blocks`.
+        compile_options: See :func:`~mmsnnet.models.anchors.compiled_blocks.compile_blocks`.
 
     Returns:
         The anchors and their specs.

@@ -14,12 +14,12 @@ from mmengine.model import initialize
 from torch import Tensor
 
 from mmsnnet.registry import MODELS
+from mmsnnet.results.question import resolve_stitch
 from mmsnnet.stitching import CostTable, Stitch, StitchSpace, check_image_size
-from mmsnnet.stitching.question import resolve_stitch
 from mmsnnet.stitching.sampler import StitchSampler
 
-from .anchor_config import DEFAULT_ANCHORS, AnchorConfig
-from .anchor_weights import fold_normalization, load_anchor_weights
+from .anchors.anchor_config import DEFAULT_ANCHORS, AnchorConfig
+from .anchors.anchor_weights import fold_normalization, load_anchor_weights
 from .backbone_checks import check_inherited_arguments, check_initialized, prepare_checkpoint
 from .freezing import freeze, frozen_modules
 from .samplers import build_sampler

@@ -13,7 +13,7 @@ from mmseg.apis import init_model as init_segmentor
 from mmseg.models import EncoderDecoder
 
 from mmsnnet.apis import StitchControl, init_model
-from mmsnnet.evaluation.model_cost import model_costs
+from mmsnnet.evaluation.cost.model_cost import model_costs
 from tests.builders import shake
 from tests.results_folder import record, write_latency, write_results
 from tests.segmentors import build

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import mmengine.config.config as config_module
 import pytest
-
-from mmsnnet.datasets.rooms import RoomsSpec, write_rooms
+from rooms import RoomsSpec, write_rooms
 
 
 @pytest.fixture(autouse=True, scope='package')

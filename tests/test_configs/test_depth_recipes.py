@@ -11,10 +11,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from rooms import RoomsSpec, write_rooms
 
 import mmsnnet
-from mmsnnet.datasets.rooms import RoomsSpec, write_rooms
-from mmsnnet.evaluation.model_cost import head_cost, model_costs
+from mmsnnet.evaluation.cost.model_cost import head_cost, model_costs
 from mmsnnet.models import build_sampler
 from tests.segmentors import build
 from tests.test_stitching.published_flops import COLUMNS, ROWS

@@ -7,9 +7,9 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from rooms import RoomsSpec, write_rooms
 
 import mmsnnet
-from mmsnnet.datasets.rooms import RoomsSpec, write_rooms
 from mmsnnet.models import find_stitched_backbone
 from tests.small_recipes import small_anchor
 

@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmsnnet.evaluation.model_cost import head_cost, model_costs
+from mmsnnet.evaluation.cost.model_cost import head_cost, model_costs
 from mmsnnet.models import build_sampler, find_stitched_backbone
 from tests.segmentors import build
 from tests.small_recipes import ROOT, small_recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmsnnet.evaluation.sweep_options import SweepOptions
+from mmsnnet.evaluation.sweep.sweep_options import SweepOptions
 from mmsnnet.stitching.route_tree import RouteTree
 from tests.builders import shake
 from tests.test_engine.test_one_pass import CHOSEN, SLIDE, run

@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
-from mmsnnet.models.head_check import check_channels
+from mmsnnet.models.host.head_check import check_channels
 from tests.segmentors import build_segmentor, head, multi_level_neck, setr_head, single_head
 
 PYRAMID = dict(type='Feature2Pyramid', embed_dim=64, norm_cfg=dict(type='BN'))

@@ -9,9 +9,9 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
+from rooms import RoomsSpec, write_rooms
 
 import mmsnnet
-from mmsnnet.datasets.rooms import RoomsSpec, write_rooms
 from mmsnnet.engine.condensed_results import condense
 from mmsnnet.engine.one_pass import reason_against
 from mmsnnet.engine.shared_preprocessing import SharedPreprocessing

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmsnnet.evaluation.model_cost import model_costs
+from mmsnnet.evaluation.cost.model_cost import model_costs
 from tests.segmentors import build_segmentor, head, multi_level_neck, tiny_stitched
 from tools.list_stitches import main
 

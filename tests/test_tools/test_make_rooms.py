@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
+from rooms import RoomsSpec, write_rooms
 
-from mmsnnet.datasets.rooms import RoomsSpec, write_rooms
 from tools.make_rooms import main
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from mmsnnet.apis import init_model
-from mmsnnet.evaluation.records import read_records
-from mmsnnet.models.head_statistics import HeadStatistics, attached_statistics
+from mmsnnet.models.host.head_statistics import HeadStatistics, attached_statistics
+from mmsnnet.results.records import read_records
 from tests.toy_segmentation import toy_config, toy_runner, write_images
 from tools.test_all_stitches import main
 

@@ -17,9 +17,9 @@ import torch
 from mmengine.config import Config
 
 from mmsnnet.engine.loops import StitchTestLoop
-from mmsnnet.evaluation.model_cost import model_costs
-from mmsnnet.evaluation.partial_results import PartialResults
-from mmsnnet.evaluation.records import ResultsFolder
+from mmsnnet.evaluation.cost.model_cost import model_costs
+from mmsnnet.evaluation.sweep.partial_results import PartialResults
+from mmsnnet.results.records import ResultsFolder
 from mmsnnet.stitching import Block
 from mmsnnet.stitching.route_tree import RouteTree
 from tests.toy_segmentation import (

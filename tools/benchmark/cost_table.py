@@ -21,7 +21,7 @@ from timm.layers import set_fused_attn
 from torch import Tensor, nn
 
 import mmsnnet  # noqa: F401 - registers the backbone
-from mmsnnet.evaluation.model_cost import head_cost, model_costs
+from mmsnnet.evaluation.cost.model_cost import head_cost, model_costs
 from mmsnnet.models import StitchedViT
 from mmsnnet.stitching import CostTable, StitchSpace
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import mmsnnet
 from mmsnnet.models import StitchedViT
-from mmsnnet.models.window_attention import run_windowed_block
+from mmsnnet.models.anchors.window_attention import run_windowed_block
 from mmsnnet.registry import MODELS
 
 TIME_GOAL = 1.05

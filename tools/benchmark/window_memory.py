@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from mmsnnet.models.window_attention import run_windowed_block
+from mmsnnet.models.anchors.window_attention import run_windowed_block
 
 MEMORY_GOAL = 1 / 3
 MODEL, PATCH = 'vit_large_patch16_224', 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmsnnet.models.head_statistics import HeadStatistics, detach_statistics
+from mmsnnet.models.host.head_statistics import HeadStatistics, detach_statistics
 from mmsnnet.registry import HOOKS
 
 

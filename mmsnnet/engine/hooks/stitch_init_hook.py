@@ -19,7 +19,7 @@ from mmsnnet.engine.head_weights import load_head_weights
 from mmsnnet.engine.rng_state import seeded_rng
 from mmsnnet.engine.runner_compile import refuse_runner_compile
 from mmsnnet.models import StitchedViT, StitchFit, check_fitted, find_stitched_backbone
-from mmsnnet.models.head_check import check_channels
+from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.registry import HOOKS
 
 

@@ -13,7 +13,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from mmsnnet.engine.rng_state import capture_rng_state, restore_rng_state
 from mmsnnet.engine.runner_compile import refuse_runner_compile
 from mmsnnet.models import build_sampler, find_stitched_backbone
-from mmsnnet.models.head_check import check_channels
+from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.registry import HOOKS
 
 _KEY = 'stitch_rng_states'

@@ -12,8 +12,8 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch.nn import functional
 
-from mmsnnet.models.head_check import check_channels
 from mmsnnet.models.heads import build_dpt_depth_head
+from mmsnnet.models.host.head_check import check_channels
 from tests.builders import random_images, shake
 from tests.segmentors import build, build_segmentor, head, tiny_stitched
 

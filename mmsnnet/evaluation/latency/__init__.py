@@ -1,0 +1,1 @@
+"""Measured time and memory of stitches."""

@@ -1,0 +1,112 @@
+"""The page of a sweep: every stitch over its cost, with its route as a picture of blocks."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib import resources
+from typing import Any
+
+from mmsnnet.results.choice import Chooser
+from mmsnnet.results.result_files import ERRORS
+from mmsnnet.stitching.alignment import Alignment
+from mmsnnet.stitching.route_names import anchors_of_names, route_of_name
+
+_DATA = '/*DATA*/'
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _stitches(chooser: Chooser) -> list[dict[str, Any]]:
+    return [
+        dict(
+            name=one.name,
+            family=one.family,
+            **{axis: one.cost(axis) for axis in ('gflops', 'params', 'ms', 'mb')},
+            metrics={key: _finite(value) for key, value in one.metrics.items()},
+        )
+        for one in chooser.candidates
+    ]
+
+
+def _routes(chooser: Chooser) -> tuple[list[dict[str, Any]], dict[str, list[list[int]]]]:
+    """Anchors with the places of their boundaries, and [anchor, start, stop] of all segments.
+
+    Both are empty where an anchor was not scored, since its depth is not known then.
+    """
+    families = {one.name: one.family for one in chooser.candidates}
+    flops = {one.family: one.flops for one in chooser.candidates}
+    depths = anchors_of_names(families)
+    labels = sorted(depths, key=lambda label: (depths[label], flops[label]))
+    if {label for family in families.values() for label in family.split('-')} - set(labels):
+        return [], {}
+    alignment = Alignment([depths[label] for label in labels])
+    anchors = [
+        dict(
+            label=label,
+            positions=[alignment.position(number, b) for b in range(depths[label] + 1)],
+        )
+        for number, label in enumerate(labels)
+    ]
+    routes = {}
+    for name, family in families.items():
+        with suppress(ValueError):  # a name that is no route of these has no picture
+            route = route_of_name(name, family, labels, [depths[label] for label in labels])
+            routes[name] = [[s.anchor, s.start, s.stop] for s in route.segments]
+    return anchors, routes
+
+
+def page_data(
+    sweeps: Mapping[str, Chooser], title: str | None = None, axis: str = 'gflops'
+) -> dict[str, Any]:
+    """What the page shows, as JSON can hold it.
+
+    Args:
+        sweeps: Stitches by name of the sweep; the first one's metric is shown first.
+        title: Heading; None for the names of the sweeps.
+        axis: Cost that is shown first: 'gflops', 'params', 'ms' or 'mb'.
+    """
+    first = next(iter(sweeps.values()))
+    metrics = dict.fromkeys(
+        key for chooser in sweeps.values() for one in chooser.candidates for key in one.metrics
+    )
+    rules = {key: 'less' if key.split('/')[-1].lower() in ERRORS else 'greater' for key in metrics}
+    rules[first.metric] = first.rule
+    entries = []
+    for name, chooser in sweeps.items():
+        anchors, routes = _routes(chooser)
+        entries.append(
+            dict(name=name, stitches=_stitches(chooser), anchors=anchors, routes=routes)
+        )
+    return dict(
+        title=title or ', '.join(sweeps),
+        metric=first.metric,
+        axis=axis,
+        rules=rules,
+        sweeps=entries,
+    )
+
+
+def to_html(
+    sweeps: Mapping[str, Chooser], title: str | None = None, axis: str = 'gflops'
+) -> str:
+    """Page of one or several sweeps; it needs nothing but itself.
+
+    Hovering a stitch shows its costs and metrics, a click its route; costs, metrics and families
+    can be chosen. ``pareto.html#S5-L14`` opens with that stitch chosen.
+
+    Args:
+        sweeps: See :func:`page_data`.
+        title: See there.
+        axis: See there.
+    """
+    template = resources.files(__package__).joinpath('pareto_template.html').read_text('utf-8')
+    # A name or a metric must not end the script that holds it.
+    content = json.dumps(page_data(sweeps, title, axis), allow_nan=False).replace('<', '\\u003c')
+    head, tail = template.split(_DATA)
+    return head + content + tail
+

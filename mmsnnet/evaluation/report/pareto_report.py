@@ -1,0 +1,216 @@
+"""What a sweep found: the Pareto front as JSON, CSV, picture and table.
+
+Records are dicts as in ``stitches.jsonl`` (see `mmsnnet.results.records`). FLOPs are the cost
+and one metric is the quality. A stitch whose metric is missing or not finite is listed, but can
+neither be on the front nor in the picture.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from mmsnnet.results.pareto import Point, dominated, hypervolume, pareto_front
+from mmsnnet.results.question import chooser_of_records
+from mmsnnet.results.records import write_atomically
+
+from .pareto_html import to_html
+from .pareto_plot import plot_png, plot_svg
+from .pareto_table import front_table
+
+Record = Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """What the hypervolume is measured against; see `mmsnnet.results.pareto.hypervolume`.
+
+    Attributes:
+        max_cost: FLOPs of the costliest stitch of the whole space.
+        worst: Worst possible value of the metric.
+        best: Best possible value of the metric.
+    """
+
+    max_cost: float
+    worst: float
+    best: float
+
+
+def is_anchor(record: Record) -> bool:
+    """Tell whether a record is of an anchor alone: its family names no second one."""
+    return '-' not in record['family']
+
+
+def _finite(value: float | None) -> float | None:
+    """Return a value, or None where it is not finite."""
+    return value if value is not None and math.isfinite(value) else None
+
+
+def to_points(records: Sequence[Record], metric: str) -> list[Point]:
+    """Return one point a record, in the same order: FLOPs and the metric, NaN where it has none.
+
+    Raises:
+        ValueError: If there are no records, or none has the metric; those there are are told.
+    """
+    if not records:
+        raise ValueError('There are no records to report on.')
+    known = list(dict.fromkeys(key for record in records for key in record['metrics']))
+    if metric not in known:
+        close = difflib.get_close_matches(metric, known, n=3, cutoff=0.5) or known[:10]
+        raise ValueError(
+            f'No record has the metric {metric!r}; there are {len(known)}, such as '
+            f'{", ".join(close)}.'
+        )
+    points = []
+    for record in records:
+        value = _finite(record['metrics'].get(metric))
+        points.append(Point(record['name'], record['flops'], math.nan if value is None else value))
+    return points
+
+
+def summarise(
+    records: Sequence[Record], metric: str, direction: str = 'greater', volume: Volume | None = None
+) -> dict[str, object]:
+    """Return the front and its figures as JSON can hold them.
+
+    Args:
+        records: In any order.
+        metric: Key of the records' metrics.
+        direction: 'greater' or 'less', which value is better.
+        volume: Bounds for the hypervolume, which is null without them.
+
+    Returns:
+        ``metric``, ``direction``, ``hypervolume``, the numbers ``num_stitches``,
+        ``num_dominated`` and ``num_without_metric``, and ``front`` and ``anchors``: lists of
+        dicts of ``id name family flops params`` and ``value``, from cheap to costly.
+
+    Raises:
+        ValueError: If the metric or direction is unknown, or the volume's bounds do not fit.
+    """
+    points = to_points(records, metric)
+    front = pareto_front(points, direction)
+    if volume is not None and (volume.best > volume.worst) != (direction == 'greater'):
+        raise ValueError(
+            f'direction {direction!r} contradicts worst={volume.worst} and best={volume.best}.'
+        )
+    rows = {record['name']: _row(record, metric) for record in records}
+    anchors = [rows[record['name']] for record in records if is_anchor(record)]
+    return {
+        'metric': metric,
+        'direction': direction,
+        'hypervolume': hypervolume(points, **vars(volume)) if volume is not None else None,
+        'num_stitches': len(points),
+        'num_dominated': len(dominated(points, direction)),
+        'num_without_metric': sum(math.isnan(point.quality) for point in points),
+        'front': [rows[point.name] for point in front],
+        'anchors': sorted(anchors, key=lambda row: row['flops']),
+    }
+
+
+def _row(record: Record, metric: str) -> dict[str, object]:
+    """Return the fields of a record that a summary shows."""
+    row = {key: record[key] for key in ('id', 'name', 'family', 'flops', 'params')}
+    return {**row, 'value': _finite(record['metrics'].get(metric))}
+
+
+def to_csv(records: Sequence[Record], metric: str, direction: str = 'greater') -> str:
+    """Return all stitches as CSV, from cheap to costly.
+
+    The columns are ``id name family flops params``, every metric, and ``on_front`` (true or
+    false); a metric without a value is an empty field.
+    """
+    front = {point.name for point in pareto_front(to_points(records, metric), direction)}
+    keys = list(dict.fromkeys(key for record in records for key in record['metrics']))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    fields = ('id', 'name', 'family', 'flops', 'params')
+    writer.writerow([*fields, *keys, 'on_front'])
+    for record in sorted(records, key=lambda record: (record['flops'], record['id'])):
+        values = [_finite(record['metrics'].get(key)) for key in keys]
+        on_front = 'true' if record['name'] in front else 'false'
+        writer.writerow([*(record[field] for field in fields), *values, on_front])
+    return text.getvalue()
+
+
+def write_report(
+    records: Sequence[Record],
+    metric: str,
+    directory: str | Path,
+    direction: str = 'greater',
+    volume: Volume | None = None,
+    title: str | None = None,
+) -> dict[str, Path]:
+    """Write ``pareto.json``, ``.csv``, ``.png``, ``.svg`` and ``.html`` into a folder.
+
+    Args:
+        records: In any order.
+        metric: Key of the records' metrics.
+        directory: Made if need be; a former report in it is replaced.
+        direction: 'greater' or 'less', which value is better.
+        volume: Bounds for the hypervolume; see `summarise`.
+        title: Heading of picture and page.
+
+    Returns:
+        Paths of the files by 'json', 'csv', 'png', 'svg' and 'html'.
+
+    Raises:
+        ValueError: As `summarise`; nothing is written then.
+    """
+    families = {record['name']: record['family'] for record in records}
+    drawn = to_points(records, metric), families, metric, direction, title
+    sweep = {title or 'stitches': chooser_of_records(records, metric, direction)}
+    contents = {
+        'json': json.dumps(summarise(records, metric, direction, volume), indent=2).encode(),
+        'csv': to_csv(records, metric, direction).encode(),
+        'png': plot_png(*drawn),
+        'svg': plot_svg(*drawn),
+        'html': to_html(sweep).encode(),
+    }
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {kind: directory / f'pareto.{kind}' for kind in contents}
+    for kind, path in paths.items():
+        write_atomically(path, contents[kind])
+    return paths
+
+
+def print_table(
+    records: Sequence[Record],
+    metric: str,
+    direction: str = 'greater',
+    rows: str = 'front',
+    file: TextIO | None = None,
+) -> None:
+    """Write a table of stitches, from cheap to costly, to a text stream.
+
+    Elsewhere than on a terminal it is plain ASCII, without colour and never cut.
+
+    Args:
+        records: In any order.
+        metric: Key of the records' metrics.
+        direction: 'greater' or 'less', which value is better.
+        rows: 'front' for the front and the anchors, 'all' for every stitch.
+        file: Where to write; None is the standard output.
+
+    Raises:
+        ValueError: If ``rows``, the metric or the direction is unknown.
+    """
+    from rich.console import Console
+
+    if rows not in ('front', 'all'):
+        raise ValueError(f"rows must be 'front' or 'all', got {rows!r}.")
+    points = to_points(records, metric)
+    front = {point.name for point in pareto_front(points, direction)}
+    shown = [r for r in records if rows == 'all' or r['name'] in front or is_anchor(r)]
+    plain = not Console(file=file).is_terminal
+    console = Console(file=file, width=200 if plain else None, markup=False, highlight=False)
+    table = front_table([_row(record, metric) for record in shown], metric, front, plain)
+    table.title = f'{len(front)} of {len(points)} stitches are on the Pareto front'
+    console.print(table)

@@ -1,0 +1,1 @@
+"""Scores stitches on a data set, in pieces that survive kills."""

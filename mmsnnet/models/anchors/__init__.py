@@ -1,0 +1,1 @@
+"""One plain ViT of timm as an anchor: building, weights, cost, compiling."""

@@ -1,0 +1,221 @@
+"""Latency composed from parts, on a clock that only known work moves."""
+
+from __future__ import annotations
+
+import random
+import statistics
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from mmsnnet.evaluation.latency.measure import LatencyMeasurement, compose, mean_parts, spread
+from mmsnnet.evaluation.latency.parts import (
+    StepTimer,
+    WallClock,
+    count_parts,
+    covering_stitches,
+    part_of,
+    stretches,
+)
+from mmsnnet.stitching import Block, Cross, Embed
+from tests.builders import random_images, tiny_backbone
+
+#: Milliseconds of each part, and of what a forward needs once per anchor.
+COST = {
+    'embed S': 3.0, 'embed L': 5.0, 'block S': 2.0, 'block L': 7.0, 'tap S': 0.5, 'tap L': 0.0,
+    'cross S-L': 1.0, 'cross L-S': 1.5, 'context S': 0.25, 'context L': 4.0,
+}  # fmt: skip
+HEAD = 11.0
+
+
+@pytest.fixture(scope='module')
+def backbone():
+    return tiny_backbone()
+
+
+class Machine:
+    """A backbone, a head and a clock; every step takes its known time, times a drift."""
+
+    def __init__(self, space, windows=1, drift=lambda: 1.0):
+        self.space, self.windows, self.drift = space, windows, drift
+        self.now, self.prefix_cache, self.ran = 0.0, None, []
+
+    @contextmanager
+    def use_stitch(self, stitch):
+        self.stitch = stitch
+        yield
+
+    def spend(self, ms):
+        self.now += ms / 1e3 * self.drift()
+
+    def anchor(self, index):
+        return SimpleNamespace(context=lambda grid: self.context(index))
+
+    def context(self, index):
+        self.spend(COST[f'context {self.space.labels[index]}'])
+
+    def grid(self, images):
+        return None
+
+    def advance(self, state, steps):
+        for anchor in {step.anchor for step in steps if isinstance(step, Block)}:
+            self.context(anchor)
+        for step in steps:
+            self.spend(COST[part_of(self.space, step)])
+        return state
+
+    def infer(self):
+        self.ran.append(self.stitch.name)
+        self.spend(HEAD)
+        run = self.advance if self.prefix_cache is None else self.prefix_cache.advance
+        for _ in range(self.windows):
+            run(SimpleNamespace(images=None), self.space.program(self.stitch))
+
+    def mark(self):
+        return self.now
+
+    def milliseconds(self, start, stop):
+        return (stop - start) * 1e3
+
+    def synchronize(self):
+        pass
+
+
+def expected(space, stitch, windows=1):
+    """Milliseconds of a stitch by its segments, counted without its program's parts."""
+    segments = stitch.route.segments
+    total = COST[f'embed {space.labels[segments[0].anchor]}']
+    for segment in segments:
+        total += len(segment) * COST[f'block {space.labels[segment.anchor]}']
+    for one, other in zip(segments, segments[1:]):
+        total += COST[f'cross {space.labels[one.anchor]}-{space.labels[other.anchor]}']
+    total += sum(COST[f'context {space.labels[a]}'] for a in {s.anchor for s in segments})
+    taps = [step for step in space.program(stitch) if hasattr(step, 'lift')]
+    total += 0.5 * sum(step.lift is not None for step in taps)
+    return HEAD + windows * total
+
+
+@pytest.mark.parametrize('windows', [1, 3])
+def test_every_stitch_is_the_sum_of_its_parts(backbone, windows):
+    machine = Machine(backbone.space, windows)
+    latency = LatencyMeasurement(machine, machine.infer, machine).run(rounds=2, warmup=0)
+    assert latency.windows == windows
+    assert {n: v[0] for n, v in latency.parts.items()} == pytest.approx({**COST, 'rest': HEAD})
+    for stitch in backbone.space:
+        sums = latency.composed[stitch.name]
+        assert sums == pytest.approx([expected(backbone.space, stitch, windows)] * 2)
+
+
+def test_drift_between_rounds_leaves_the_error_zero(backbone):
+    rng = random.Random(0)
+    machine = Machine(backbone.space)
+    direct = [backbone.space[name] for name in ('S3-L6', 'L2-S5')]
+    measurement = LatencyMeasurement(machine, machine.infer, machine, direct)
+
+    def slow_down():
+        factor = rng.uniform(1, 5)
+        machine.drift = lambda: factor
+
+    latency = measurement.run(rounds=6, warmup=1, on_round=slow_down)
+    assert latency.errors() == pytest.approx({'S3-L6': 0, 'L2-S5': 0})
+    assert max(latency.direct['S3-L6']) > 1.2 * min(latency.direct['S3-L6'])
+
+
+def test_a_stitch_that_takes_longer_than_its_parts_shows_as_an_error(backbone):
+    machine = Machine(backbone.space)
+    direct = [backbone.space['S3-L6']]
+    latency = LatencyMeasurement(machine, machine.infer, machine, direct).run(3, 0)
+    latency.direct['S3-L6'] = [1.25 * value for value in latency.direct['S3-L6']]
+    assert latency.errors()['S3-L6'] == pytest.approx(1 / 1.25 - 1)
+
+
+def test_every_other_round_runs_backwards_and_warm_up_does_not_count(backbone):
+    machine = Machine(backbone.space)
+    direct = [backbone.space['S3-L6']]
+    measurement = LatencyMeasurement(machine, machine.infer, machine, direct)
+    latency = measurement.run(rounds=2, warmup=1)
+    once = len(machine.ran) // 3
+    rounds = [machine.ran[i * once : (i + 1) * once] for i in range(3)]
+    assert rounds[0] == rounds[2] == rounds[1][::-1]
+    assert len(latency.direct['S3-L6']) == 2
+
+
+def test_time_that_runs_out_leaves_three_rounds(backbone):
+    machine = Machine(backbone.space)
+    latency = LatencyMeasurement(machine, machine.infer, machine).run(9, 1, max_seconds=0)
+    assert len(latency.parts['rest']) == 3
+
+
+def test_the_cache_of_the_backbone_is_left_empty_when_an_inference_fails(backbone):
+    def fail():
+        raise RuntimeError('out of memory')
+
+    with pytest.raises(RuntimeError, match='out of memory'):
+        LatencyMeasurement(backbone, fail, WallClock()).run(1, 0)
+    assert backbone.prefix_cache is None
+
+
+def test_covering_stitches_run_every_part_and_are_few():
+    for shape in (((6, 48), (12, 96)), ((3, 32), (6, 48), (12, 96))):
+        space = tiny_backbone(shape).space
+        covering = covering_stitches(space)
+        ran = {part for stitch in covering for part in count_parts(space, stitch)}
+        assert ran == {part for stitch in space for part in count_parts(space, stitch)}
+        assert len(covering) <= 2 * len(shape) + 1
+
+
+def test_stretches_are_the_program_cut_where_the_part_changes(backbone):
+    space = backbone.space
+    for stitch in space:
+        cut = list(stretches(space, space.program(stitch)))
+        assert [step for _, steps in cut for step in steps] == list(space.program(stitch))
+        assert all(one[0] != other[0] for one, other in zip(cut, cut[1:]))
+        assert all({part_of(space, step) for step in steps} == {name} for name, steps in cut)
+
+
+def test_parts_are_named_by_anchor(backbone):
+    space = backbone.space
+    program = space.program('S3-L6')
+    named = {type(step): part_of(space, step) for step in program}
+    assert named[Embed] == 'embed S' and named[Cross] == 'cross S-L'
+    assert count_parts(space, 'S3-L6')['block S'] == 3
+    assert count_parts(space, 'S3-L6')['block L'] == 6
+
+
+def test_a_timed_forward_is_the_plain_one_bit_for_bit(backbone):
+    images = random_images(1)
+    with torch.no_grad(), backbone.use_stitch('L2-S3-L4'):
+        plain = backbone(images)
+        backbone.prefix_cache = timer = StepTimer(backbone, WallClock())
+        try:
+            timed = backbone(images)
+        finally:
+            backbone.prefix_cache = None
+        counts = count_parts(backbone.space, backbone.stitch)
+    assert all(torch.equal(one, other) for one, other in zip(plain, timed))
+    assert timer.calls == 1
+    taken = timer.take()
+    assert all(ms >= 0 for *_, ms in taken)
+    summed = {name: sum(n for other, n, _ in taken if other == name) for name, *_ in taken}
+    assert summed == counts
+
+
+def test_blocks_are_relieved_of_their_context():
+    samples = [[('block S', 4, 10.0), ('block S', 2, 6.0), ('context S', 1, 1.0), ('rest', 1, 2.0)]]
+    assert mean_parts(samples) == {'block S': (16.0 - 2) / 6, 'context S': 1.0, 'rest': 2.0}
+    assert compose(mean_parts(samples), {'block S': 6, 'context S': 1}) == 2 + 14 + 1
+
+
+def test_the_spread_is_half_the_middle_half():
+    assert spread([1.0, 2.0, 3.0, 4.0, 100.0]) == 1.0
+    assert spread([3.0]) == 0.0
+    values = [random.Random(1).gauss(0, 1) for _ in range(9)]
+    low, _, high = statistics.quantiles(values, n=4, method='inclusive')
+    assert spread(values) == (high - low) / 2
+
+
+def test_no_rounds_are_refused(backbone):
+    with pytest.raises(ValueError, match='rounds must be 1 or more'):
+        LatencyMeasurement(backbone, int, WallClock()).run(0)

@@ -1,0 +1,207 @@
+"""Plain ViTs of timm as anchors."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+from torch.nn import functional
+
+from mmsnnet.models import AnchorConfig, AnchorViT
+from mmsnnet.models.anchors.anchor_vit import build_vit
+from tests.builders import KINDS, random_images, shake, tiny_anchor, tiny_vit
+
+
+def make_anchor(kind: str = 'class token', depth: int = 3, **settings) -> AnchorViT:
+    config = AnchorConfig.parse(tiny_anchor(depth, 48, kind))
+    anchor = AnchorViT(config, **{'img_size': (64, 64), **settings})
+    shake(anchor)
+    return anchor.eval()
+
+
+def copy_weights(anchor: AnchorViT, vit: timm.models.VisionTransformer) -> None:
+    missing, extra = vit.load_state_dict(anchor.vit.state_dict(), strict=False)
+    assert not extra and not [name for name in missing if not name.startswith('fc_norm')]
+
+
+def run_all(anchor: AnchorViT, images: torch.Tensor) -> list[torch.Tensor]:
+    """Tokens behind each block."""
+    tokens, behind = anchor.embed(images), []
+    context = anchor.context((images.shape[2] // 8, images.shape[3] // 8))
+    for index in range(len(anchor.vit.blocks)):
+        tokens = anchor.run_block(tokens, index, context)
+        behind.append(tokens)
+    return behind
+
+
+def tokens_of_timm(vit: timm.models.VisionTransformer, images: torch.Tensor, norm: bool) -> list:
+    maps = vit.forward_intermediates(
+        images, norm=norm, output_fmt='NLC', return_prefix_tokens=True, intermediates_only=True
+    )
+    return [torch.cat(item[::-1], 1) if isinstance(item, tuple) else item for item in maps]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('size', [(64, 64), (40, 72)])
+def test_tokens_behind_every_block_equal_those_of_timm_bit_for_bit(kind, size):
+    anchor = make_anchor(kind)
+    vit = tiny_vit(3, 48, kind)
+    copy_weights(anchor, vit)
+    images = random_images(2, *size)
+    ours, theirs = run_all(anchor, images), tokens_of_timm(vit, images, norm=False)
+    assert len(ours) == len(theirs) == 3
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['class token', 'registers', 'no class token'])
+def test_normed_tokens_equal_those_of_timm_bit_for_bit(kind):
+    anchor = make_anchor(kind, final_norm=True)
+    vit = tiny_vit(3, 48, kind)
+    copy_weights(anchor, vit)
+    images = random_images()
+    ours = [anchor.norm(tokens) for tokens in run_all(anchor, images)]
+    theirs = tokens_of_timm(vit, images, norm=True)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('kind', ['class token', 'no_embed_class'])
+def test_a_size_that_the_patch_does_not_divide_is_padded_at_the_bottom_and_right(kind):
+    anchor = make_anchor(kind)
+    vit = tiny_vit(3, 48, kind)
+    copy_weights(anchor, vit)
+    images = random_images(1, 59, 41)
+    padded = functional.pad(images, (0, 48 - 41, 0, 64 - 59))
+    ours, theirs = run_all(anchor, images), tokens_of_timm(vit, padded, norm=False)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs))
+
+
+def test_recomputing_a_block_gives_the_same_output_and_gradient():
+    anchor = make_anchor()
+    tokens = torch.randn(1, 10, 48, generator=torch.Generator().manual_seed(0))
+    found = []
+    for with_cp in (False, True):
+        x = tokens.clone().requires_grad_()
+        y = anchor.run_block(x, 1, with_cp=with_cp)
+        y.square().sum().backward()
+        found.append((y.detach(), x.grad))
+    assert torch.equal(found[0][0], found[1][0]) and torch.equal(found[0][1], found[1][1])
+
+
+def test_the_final_norm_is_trained_only_where_it_is_used():
+    assert not any(p.requires_grad for p in make_anchor().vit.norm.parameters())
+    assert all(p.requires_grad for p in make_anchor(final_norm=True).vit.norm.parameters())
+
+
+def test_parts_for_classification_are_gone():
+    names = [name for name, _ in make_anchor('no class token').named_parameters()]
+    assert not [name for name in names if 'head' in name or 'fc_norm' in name]
+
+
+def test_a_final_norm_that_does_not_exist_is_told(log_lines):
+    make_anchor('no class token', final_norm=True)
+    assert ['normalises after pooling' in line for line in log_lines.text()] == [True]
+
+
+def test_the_anchors_own_drop_path_rate_goes_before_the_backbones():
+    own = AnchorViT(
+        AnchorConfig.parse(tiny_anchor(drop_path_rate=0.5)), (64, 64), drop_path_rate=0.1
+    )
+    common = AnchorViT(AnchorConfig.parse(tiny_anchor()), (64, 64), drop_path_rate=0.1)
+    assert own.vit.blocks[-1].drop_path1.drop_prob == pytest.approx(0.5)
+    assert common.vit.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)
+    assert common.vit.blocks[3].drop_path1.drop_prob == pytest.approx(0.06)
+
+
+def test_normalisation_is_timms_unless_it_is_given():
+    assert make_anchor().normalization == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert make_anchor('no_embed_class').normalization[0] == (0.485, 0.456, 0.406)
+    config = AnchorConfig.parse(tiny_anchor(mean=(0.1, 0.2, 0.3)))
+    assert AnchorViT(config, (64, 64)).normalization[0] == (0.1, 0.2, 0.3)
+
+
+def test_an_unknown_name_is_refused_with_the_closest_ones():
+    with pytest.raises(ValueError, match=r'no model .*closest names: .*deit3_small_patch16_224'):
+        build_vit(AnchorConfig('deit3_smal_patch16_224'))
+
+
+def test_an_unknown_tag_of_weights_is_refused():
+    with pytest.raises(ValueError, match='Invalid pretrained tag'):
+        build_vit(AnchorConfig('deit3_small_patch16_224.nope'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'kind'),
+    [
+        ('swin_tiny_patch4_window7_224', 'SwinTransformer'),
+        ('vit_relpos_small_patch16_224', 'VisionTransformerRelPos'),
+        ('samvit_base_patch16', 'VisionTransformerSAM'),
+        ('resnet18', 'ResNet'),
+    ],
+)
+def test_models_that_are_no_plain_vit_are_refused_by_their_class(name, kind):
+    with torch.device('meta'), pytest.raises(ValueError, match=f'is of class {kind};.*no plain'):
+        AnchorViT(AnchorConfig(name))
+
+
+def test_a_network_in_front_of_the_patches_is_refused():
+    with torch.device('meta'), pytest.raises(ValueError, match='embeds patches by a HybridEmbed'):
+        AnchorViT(AnchorConfig('vit_tiny_r_s16_p8_224'))
+
+
+@pytest.mark.parametrize(
+    ('name', 'part'),
+    [
+        ('vit_dlittle_patch16_reg1_gap_256', 'DiffAttention'),
+        ('vit_dpwee_patch16_reg1_gap_256', 'DiffParallelScalingBlock'),
+    ],
+)
+def test_blocks_of_unknown_cost_are_refused(name, part):
+    with torch.device('meta'), pytest.raises(ValueError, match=f'{part}, whose cost is not known'):
+        AnchorViT(AnchorConfig(name))
+
+
+def test_oblong_patches_are_refused():
+    config = AnchorConfig.parse(tiny_anchor())
+    config.model_kwargs['patch_size'] = (8, 16)
+    with pytest.raises(ValueError, match=r'patches of \(8, 16\) pixels; they must be square'):
+        AnchorViT(config, (64, 64))
+
+
+def test_dropping_patches_is_refused():
+    config = AnchorConfig.parse(tiny_anchor())
+    config.model_kwargs['patch_drop_rate'] = 0.5
+    with pytest.raises(ValueError, match='patch_drop_rate > 0'):
+        AnchorViT(config, (64, 64))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'reason'),
+    [
+        (dict(detph=3), "unexpected keyword argument 'detph'"),
+        (dict(embed_dim=50), 'divisible by num_heads'),
+        (dict(img_size=32), "multiple values for keyword argument 'img_size'"),
+    ],
+)
+def test_arguments_that_timm_refuses_are_told_in_one_line(arguments, reason):
+    config = AnchorConfig('vit_tiny_patch16_224', model_kwargs=arguments)
+    with pytest.raises(ValueError, match=reason) as raised:
+        AnchorViT(config)
+    assert '\n' not in str(raised.value)
+
+
+@pytest.mark.slow
+def test_every_plain_vit_of_timm_is_an_anchor_or_refused_with_a_reason():
+    refused = []
+    names = [*timm.list_models(module='vision_transformer'), *timm.list_models(module='deit')]
+    for name in names:
+        try:
+            with torch.device('meta'):
+                anchor = AnchorViT(AnchorConfig(name))
+            assert anchor.spec.depth == len(anchor.vit.blocks)
+        except ValueError as error:
+            refused.append(str(error))
+    assert len(names) >= 150 and len(refused) <= 5
+    assert all('whose cost is not known' in reason for reason in refused)
