@@ -135,9 +135,9 @@ def test_no_module_is_named_for_nothing() -> None:
     assert not [source.name for source in SOURCES if Path(source.name).stem in vague]
 
 
-def test_no_file_is_longer_than_250_lines() -> None:
+def test_no_file_is_longer_than_450_lines() -> None:
     lengths = {source.name: source.text.count('\n') for source in SOURCES}
-    assert not {name: length for name, length in lengths.items() if length > 250}
+    assert not {name: length for name, length in lengths.items() if length > 450}
 
 
 def test_no_function_is_longer_than_40_lines() -> None:

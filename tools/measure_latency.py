@@ -1,14 +1,17 @@
 """Measures latency and peak memory of every stitch on this device.
 
 Timed is the whole inference of the model behind its data preprocessor: backbone, neck, head,
-windows of slide mode, resizing. The times of all stitches are composed of parts that are timed in
-a few of them; a sample is timed directly as well, and the error of composing is told. Memory is
-what the device's allocator counts, or on the CPU what tensors take, and the stitch's weights.
+windows of slide mode, resizing. The times of all stitches are composed of components that are
+timed in a few of them; a sample is timed directly as well, which gives the error of composing. A
+measurement whose error or spread is too large is repeated, twice at most, and then marked as not
+reliable. Memory is what the device's allocator counts, or on the CPU what tensors take, and the
+stitch's weights.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -49,7 +52,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--max-seconds',
         type=float,
         default=90,
-        help='begin no further round after this, but take 3 (default: 90)',
+        help='begin no further round of an attempt after this, but take 3 (default: 90)',
     )
     parser.add_argument(
         '--out', metavar='FILE', help='default: work_dirs/CONFIG/latency_DEVICE.json'
@@ -66,17 +69,37 @@ def check_args(args: argparse.Namespace) -> None:
     Raises:
         ValueError: If a number is out of range or the device is not there.
     """
-    import torch
-
-    for name in ('batch', 'threads', 'rounds'):
+    for name, least in (('batch', 1), ('threads', 1), ('rounds', 1), ('warmup', 0)):
         value = getattr(args, name)
-        if value is not None and value < 1:
-            raise ValueError(f'--{name} must be 1 or more, got {value}.')
+        if value is not None and value < least:
+            raise ValueError(f'--{name} must be {least} or more, got {value}.')
+    if not args.max_seconds > 0:
+        raise ValueError(f'--max-seconds must be positive, got {args.max_seconds}.')
     if args.size and len(args.size) > 2:
         raise ValueError(f'--size takes one or two numbers, got {len(args.size)}.')
-    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if torch.device(args.device).type == 'cuda' and not torch.cuda.is_available():
-        raise ValueError(f'--device {args.device} needs CUDA, which is not available here.')
+    args.device = check_device(args.device)
+
+
+def check_device(name: str | None) -> str:
+    """Name of the device to measure: the one given, or 'cuda' if there is one, or 'cpu'.
+
+    Raises:
+        ValueError: If it is none of those, or not there.
+    """
+    import torch
+
+    name = name or ('cuda' if torch.cuda.is_available() else 'cpu')
+    if not re.fullmatch(r'cpu|cuda(:\d+)?', name):
+        raise ValueError(f'--device must be cpu, cuda or cuda:N, got {name}.')
+    device = torch.device(name)
+    if device.type == 'cuda' and not torch.cuda.is_available():
+        raise ValueError(f'--device {name} needs CUDA, which is not available here.')
+    if device.type == 'cuda' and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f'--device {name} is not there: this machine has {torch.cuda.device_count()} CUDA '
+            'device(s), numbered from 0.'
+        )
+    return name
 
 
 def load(args: argparse.Namespace) -> tuple[Any, Any, tuple[int, int]]:
@@ -89,7 +112,7 @@ def load(args: argparse.Namespace) -> tuple[Any, Any, tuple[int, int]]:
     import torch
 
     from mmsnnet.apis import init_model
-    from mmsnnet.evaluation.cost.blank_input import keep_all_boxes
+    from mmsnnet.evaluation.latency.inference import keep_all_boxes
     from mmsnnet.models import find_stitched_backbone
     from mmsnnet.stitching import check_image_size
 
@@ -122,39 +145,40 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """
     import torch
 
-    from mmsnnet.evaluation.cost.blank_input import inference_on_noise
     from mmsnnet.evaluation.latency.file import (
         describe_setting,
         fingerprint_model,
         summarise_latency,
     )
-    from mmsnnet.evaluation.latency.measure import LatencyMeasurement
-    from mmsnnet.evaluation.latency.memory_meter import CudaMeter, TensorMeter
-    from mmsnnet.evaluation.latency.parts import CudaClock, WallClock
-    from mmsnnet.evaluation.latency.peak_memory import (
+    from mmsnnet.evaluation.latency.inference import inference_on_noise
+    from mmsnnet.evaluation.latency.measure import LatencyMeasurement, clock_of
+    from mmsnnet.evaluation.latency.memory import (
         compose_peak,
-        measure_parts,
+        measure_components,
         measure_whole,
+        meter_of,
         weight_bytes,
     )
 
     model, backbone, size = load(args)
     direct = choose_direct(backbone, args.direct)
     infer = inference_on_noise(model, size, args.batch, args.amp)
-    on_cuda = torch.device(args.device).type == 'cuda'
-    meter = CudaMeter if on_cuda else TensorMeter
-    timing = LatencyMeasurement(backbone, infer, (CudaClock if on_cuda else WallClock)(), direct)
+    device = torch.device(args.device)
+    meter = meter_of(device)
+    timing = LatencyMeasurement(backbone, infer, clock_of(device), direct)
     with progress(args.rounds + args.warmup) as advance:
-        latency = timing.run(args.rounds, args.warmup, args.max_seconds, advance)
-    parts = measure_parts(backbone, infer, meter)
+        latency = timing.run_until_reliable(
+            args.rounds, args.warmup, args.max_seconds, on_round=advance
+        )
+    memory = measure_components(backbone, infer, meter)
     content = summarise_latency(
         backbone.space,
         latency,
         weight_bytes(model, backbone),
-        {stitch.name: compose_peak(backbone.space, stitch, parts) for stitch in backbone.space},
+        {stitch.name: compose_peak(backbone.space, stitch, memory) for stitch in backbone.space},
         {stitch.name: measure_whole(backbone, infer, meter, stitch) for stitch in direct},
     )
-    setting = describe_setting(torch.device(args.device), size, args.batch, args.amp)
+    setting = describe_setting(device, size, args.batch, args.amp)
     return dict(
         model=dict(config=str(args.config), fingerprint=fingerprint_model(model.cfg.model)),
         setting=setting,
@@ -179,7 +203,7 @@ def progress(total: int) -> Any:
     return bar()
 
 
-def told(content: dict[str, Any]) -> list[str]:
+def summary_lines(content: dict[str, Any]) -> list[str]:
     """Lines that sum a measurement up."""
     setting, check = content['setting'], content['check']
     rows = sorted(content['stitches'], key=lambda row: row['ms'])
@@ -221,7 +245,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
         sys.stderr.write(f'measure_latency: error: {text or type(error).__name__}\n')
         return 2
-    for line in (*told(content), str(path)):
+    if not content['reliable']:
+        sys.stderr.write(
+            f'measure_latency: not reliable, and marked so in the file: '
+            f'{"; ".join(content["doubts"])}. Stop other work on the device, or raise --rounds, '
+            'and measure again.\n'
+        )
+    for line in (*summary_lines(content), str(path)):
         print(line)
     return 0
 

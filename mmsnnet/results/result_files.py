@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,8 @@ def value_of(record: Mapping[str, object], metric: str) -> float:
 def read_latency(path: str | os.PathLike[str]) -> dict[str, tuple[float, float]]:
     """Milliseconds and megabytes of each stitch by name, from ``tools/measure_latency.py``.
 
+    A measurement that is marked as not reliable is read with a warning.
+
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no such measurement.
@@ -129,9 +132,19 @@ def read_latency(path: str | os.PathLike[str]) -> dict[str, tuple[float, float]]
         raise FileNotFoundError(f'There is no latency file {path}; tools/measure_latency.py '
                                 'writes one.')  # fmt: skip
     try:
-        rows = json.loads(path.read_text(encoding='utf-8'))['stitches']
-        return {row['name']: (float(row['ms']), float(row['mb'])) for row in rows}
+        content = json.loads(path.read_text(encoding='utf-8'))
+        measured = {
+            row['name']: (float(row['ms']), float(row['mb'])) for row in content['stitches']
+        }
     except (ValueError, KeyError, TypeError):
         raise ValueError(
             f'{path} is not a measurement of tools/measure_latency.py; measure again.'
         ) from None
+    if content.get('reliable') is False:
+        doubts = '; '.join(map(str, content.get('doubts') or ())) or 'its spread is too large'
+        warnings.warn(
+            f'The latency file {path} is marked as not reliable ({doubts}): measure again before '
+            'you rely on its milliseconds.',
+            stacklevel=2,
+        )
+    return measured

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -86,3 +87,11 @@ def test_damaged_and_empty_results_are_refused(tmp_path):
         read_results(tmp_path, 'IoU')
     with pytest.raises(ValueError, match="rule='more' is not possible"):
         read_results(tmp_path, rule='more')
+
+
+def test_a_measurement_in_doubt_is_read_with_a_warning(tmp_path):
+    path = write_latency(tmp_path / 'l.json', {'S6': (1.5, 20.0)})
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(dict(content, reliable=False, doubts=['S6 spreads by 90%'])))
+    with pytest.warns(UserWarning, match=r'l\.json is marked as not reliable \(S6 spreads by 90%'):
+        assert read_latency(path) == {'S6': (1.5, 20.0)}

@@ -66,9 +66,37 @@ def test_the_file_tells_every_stitch_and_where_it_was_measured(config, tmp_path,
         (['--size', '1', '2', '3'], 'one or two numbers'),
         (['--direct', 'S9'], "Unknown stitch 'S9'"),
         (['none.pth'], 'no checkpoint none.pth'),
+        (['--rounds', '0'], '--rounds must be 1 or more, got 0'),
+        (['--warmup', '-1'], '--warmup must be 0 or more, got -1'),
+        (['--max-seconds', 'nan'], '--max-seconds must be positive, got nan'),
+        (['--size', '0'], 'size'),
+        (['--size', '64', '-64'], 'size'),
+        (['--device', 'gpu'], '--device must be cpu, cuda or cuda:N, got gpu'),
+        (['--device', 'cuda:x'], '--device must be cpu, cuda or cuda:N, got cuda:x'),
     ],
 )
 def test_what_is_not_possible_is_one_line(config, capsys, arguments, message):
     assert main([config, *arguments]) == 2
     captured = capsys.readouterr()
     assert message in captured.err.splitlines()[-1] and captured.out == ''
+
+
+def test_a_device_that_is_not_there_is_named(config, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    assert main([config, '--device', 'cuda:2']) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert '--device cuda:2 is not there: this machine has 2 CUDA device(s)' in line
+
+
+def test_a_measurement_in_doubt_is_marked_and_said_in_one_line(config, tmp_path, capsys):
+    out = tmp_path / 'latency.json'
+    arguments = ['--out', str(out), '--size', '32', '--rounds', '1', '--warmup', '0']
+    assert main([config, *arguments, '--direct', '0']) == 0
+    content = json.loads(out.read_text())
+    assert content['reliable'] is False
+    doubt = '1 round(s) tell no spread, 3 are needed'
+    assert doubt in content['doubts']
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if 'measure_latency: not reliable' in line]) == 1
+    assert doubt in lines[-1]

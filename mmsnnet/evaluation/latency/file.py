@@ -28,7 +28,9 @@ def describe_setting(
         name = torch.cuda.get_device_name(device)
     else:
         name = platform.processor() or platform.machine()
-    dtype = torch.get_autocast_dtype(device.type) if autocast else torch.float32
+    one = torch.ones(1, 1, device=device)
+    with torch.autocast(device.type, enabled=autocast):
+        dtype = (one @ one).dtype
     return dict(
         device=device.type,
         device_name=name,
@@ -65,27 +67,30 @@ def summarise_latency(
     Returns:
         ``stitches``: a list of ``name``, ``ms`` (median over rounds), ``spread_ms`` (half the
         range of the middle half), ``mb`` (weights of the stitch and peak), ``activations_mb``
-        (the peak); ``parts``: milliseconds by part; ``check``: direct timings with the relative
-        error of composing, in the median and at most; numbers of rounds and windows. Megabytes
-        are 10^6 bytes.
+        (the peak); ``components``: milliseconds by component; ``check``: direct timings with the
+        relative error of composing, in the median and at most; ``reliable``, and ``doubts``: why
+        not; numbers of rounds and windows. Megabytes are 10^6 bytes.
     """
+    doubts = latency.doubts()
     return dict(
         stitches=[
             _row(stitch.name, latency, weights[stitch.name], peaks[stitch.name])
             for stitch in space
         ],
-        parts={
+        components={
             name: dict(ms=statistics.median(v), spread_ms=spread(v))
-            for name, v in latency.parts.items()
+            for name, v in latency.components.items()
         },
         check=_check(latency, peaks, direct_peaks),
+        reliable=not doubts,
+        doubts=doubts,
         windows=latency.windows,
-        rounds=len(next(iter(latency.parts.values()))),
+        rounds=len(next(iter(latency.components.values()))),
     )
 
 
 def _row(name: str, latency: Latency, weights: int, peak: int) -> dict[str, Any]:
-    """What is told of a stitch."""
+    """Entry of a stitch."""
     times = latency.composed[name]
     return dict(
         name=name,

@@ -7,7 +7,7 @@ import torch
 
 pytest.importorskip('mmdet')
 
-from mmsnnet.evaluation.cost.blank_input import inference_on_noise, keep_all_boxes
+from mmsnnet.evaluation.latency.inference import inference_on_noise, keep_all_boxes
 from tests.builders import shake
 from tests.segmentors import build_segmentor, head
 from tests.toy_detection import build_detector

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mmsnnet.models import find_stitched_backbone
+
 
 def blank_samples(model: nn.Module, images: Tensor) -> list[Any] | None:
-    """Data samples that go with images (B, 3, H, W): as they are, neither resized nor padded.
+    """Data samples that go with images (B, C, H, W): as they are, neither resized nor padded.
 
     Segmentors of mmseg make their own.
     """
@@ -37,8 +40,8 @@ def keep_all_boxes(model: nn.Module) -> None:
     that do; what is measured is the most that an inference takes, as costs are counted too.
     Changes the test settings of the model.
     """
-    for part in (getattr(model, 'roi_head', None), getattr(model, 'bbox_head', None)):
-        settings = getattr(part, 'test_cfg', None)
+    for head in (getattr(model, 'roi_head', None), getattr(model, 'bbox_head', None)):
+        settings = getattr(head, 'test_cfg', None)
         if settings is not None and 'score_thr' in settings:
             settings.score_thr = 0.0
 
@@ -49,7 +52,8 @@ def inference_on_noise(
     """What runs one inference: the model's own ``predict`` on normalised noise.
 
     That is everything behind the data preprocessor: backbone, neck, head, windows of slide mode,
-    resizing to the image, suppression of boxes.
+    resizing to the image, suppression of boxes. The noise stays on the device of the model, which
+    is the current one meanwhile, so that no copy from the host is part of what is measured.
 
     Args:
         model: Segmentor, depth estimator or detector in eval mode.
@@ -57,14 +61,23 @@ def inference_on_noise(
         batch: Images at once.
         autocast: Whether to run under autocast of the device.
     """
-    device = next(model.parameters()).device
+    backbone = find_stitched_backbone(model)
+    device, channels = backbone.device, backbone.anchor(0).vit.patch_embed.proj.in_channels
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(batch, 3, *image_size, generator=generator)
+    noise = torch.randn(batch, channels, *image_size, generator=generator).to(device)
 
     def infer() -> Any:
-        # The model gets a copy of its own: inputs count among what an inference holds.
-        images = noise.to(device, copy=True)
-        with torch.no_grad(), torch.autocast(device.type, enabled=autocast):
+        # The model gets a copy of its own: its input counts among the memory of an inference.
+        images = noise.clone()
+        with torch.no_grad(), current(device), torch.autocast(device.type, enabled=autocast):
             return model(images, blank_samples(model, images), mode='predict')
 
     return infer
+
+
+def current(device: torch.device) -> AbstractContextManager:
+    """Makes a CUDA device the current one inside a ``with`` block; nothing for others.
+
+    Kernels of extensions and events go to the current device, whatever their tensors' is.
+    """
+    return torch.cuda.device(device) if device.type == 'cuda' else nullcontext()

@@ -6,11 +6,11 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 
-from mmsnnet.evaluation.cost.blank_input import inference_on_noise
-from mmsnnet.evaluation.latency.memory_meter import TensorMeter
-from mmsnnet.evaluation.latency.peak_memory import (
+from mmsnnet.evaluation.latency.inference import inference_on_noise
+from mmsnnet.evaluation.latency.memory import (
+    TensorMeter,
     compose_peak,
-    measure_parts,
+    measure_components,
     measure_whole,
     weight_bytes,
 )
@@ -70,7 +70,7 @@ def test_composed_peaks_are_those_counted_in_every_stitch(case):
     make, size = CASES[case]
     model = make().eval()
     backbone, infer = model.backbone, inference_on_noise(model, size)
-    parts = measure_parts(backbone, infer, TensorMeter)
+    parts = measure_components(backbone, infer, TensorMeter)
     assert backbone.prefix_cache is None
     for stitch in backbone.space:
         counted = measure_whole(backbone, infer, TensorMeter, stitch)
@@ -86,7 +86,7 @@ def test_peaks_inside_the_backbone_are_composed_to_the_byte(settings):
         with torch.no_grad():
             return backbone(torch.ones(2, 3, 64, 96))
 
-    parts = measure_parts(backbone, infer, TensorMeter)
+    parts = measure_components(backbone, infer, TensorMeter)
     peaks = {s.name: measure_whole(backbone, infer, TensorMeter, s) for s in backbone.space}
     composed = {s.name: compose_peak(backbone.space, s, parts) for s in backbone.space}
     assert composed == peaks
