@@ -3,6 +3,7 @@
 from . import heads, losses
 from .anchors.anchor_config import AnchorConfig
 from .anchors.anchor_vit import AnchorViT
+from .anchors.build import build_anchor
 from .host.lookup import check_fitted, check_loaded, find_stitched_backbone, without_augmentation
 from .necks import SimpleFeaturePyramid
 from .samplers import build_sampler
@@ -20,6 +21,7 @@ __all__ = [
     'StitchLayer',
     'StitchNetwork',
     'StitchedViT',
+    'build_anchor',
     'build_sampler',
     'check_fitted',
     'check_loaded',

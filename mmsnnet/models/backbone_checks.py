@@ -54,7 +54,7 @@ def prepare_checkpoint(
     old_grid = None if stored is None else tuple(stored.tolist())
     for label, anchor in network.anchors.items():
         place = f'{prefix}anchors.{label}.vit.'
-        anchor.family.fit_positions(anchor.vit, state_dict, place, old_grid)
+        anchor.fit_positions(state_dict, place, old_grid)
     given.add('position_grid')
     state_dict[grid_key] = own['position_grid']
     problems = _differences(own, {key: state_dict[prefix + key] for key in given})

@@ -53,7 +53,7 @@ def frozen_tokens(network: StitchNetwork, frozen_stages: int) -> Iterator[nn.Par
             parameter = getattr(anchor.vit, name, None)
             if parameter is not None:
                 yield parameter
-        yield from anchor.family.shared_parameters(anchor.vit)
+        yield from anchor.shared_parameters()
 
 
 def freeze(network: StitchNetwork, frozen_stages: int) -> None:

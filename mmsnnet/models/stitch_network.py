@@ -11,7 +11,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsnnet.stitching import (
-    AnchorSpec,
     Block,
     Cross,
     Embed,
@@ -19,13 +18,9 @@ from mmsnnet.stitching import (
     Step,
     Stitch,
     StitchSpace,
-    cost_order,
 )
 
-from .anchors.anchor_config import AnchorConfig
 from .anchors.anchor_vit import AnchorViT
-from .anchors.compiled_blocks import compile_blocks
-from .anchors.families.windowed import use_windows
 from .stitch_layer import StitchLayer
 
 if TYPE_CHECKING:
@@ -51,54 +46,6 @@ class RunState:
     images: Tensor
     tokens: Tensor | None = None
     taps: Mapping[int, Tensor] = field(default_factory=dict)
-
-
-def _anchor_configs(anchors: Any) -> list[AnchorConfig]:
-    """Settings of all anchors; one alone may stand without a list."""
-    if isinstance(anchors, (str, Mapping)):
-        anchors = (anchors,)
-    if not isinstance(anchors, Sequence):
-        raise TypeError(f'anchors must be a list of timm names or dicts, got {anchors!r}.')
-    return [AnchorConfig.parse(anchor) for anchor in anchors]
-
-
-def build_anchors(
-    anchors: Sequence[str | Mapping[str, Any] | AnchorConfig],
-    img_size: tuple[int, int],
-    drop_path_rate: float,
-    final_norm: bool,
-    window_size: int | None = None,
-    global_blocks: Sequence[int] | None = None,
-    compile_options: bool | Mapping[str, Any] = False,
-) -> tuple[list[AnchorViT], list[AnchorSpec]]:
-    """Build anchors and sort them from cheap to costly.
-
-    Args:
-        anchors: Settings of the anchors in any order; one alone may stand without a list.
-        img_size: Input (height, width) in pixels that position embeddings are laid out for.
-        drop_path_rate: Stochastic depth rate of each anchor's last block.
-        final_norm: Whether taps pass the final norm of their anchor.
-        window_size: Side of the windows that attention is restricted to; None for no windows.
-        global_blocks: Blocks of the largest anchor without windows.
-        compile_options: See :func:`~mmsnnet.models.anchors.compiled_blocks.compile_blocks`.
-
-    Returns:
-        The anchors and their specs.
-
-    Raises:
-        TypeError: If the anchors are no list.
-        ValueError: If a model cannot be an anchor, or a label cannot name one.
-    """
-    configs = _anchor_configs(anchors)
-    built = [AnchorViT(config, img_size, drop_path_rate, final_norm) for config in configs]
-    taken = [item.config.label for item in built if hasattr(nn.ModuleDict(), item.config.label)]
-    if taken:  # labels become names of submodules
-        raise ValueError(f'Anchor label {taken[0]!r} is a word of torch; choose another, like S.')
-    order = cost_order([anchor.spec for anchor in built], img_size)
-    built = [built[i] for i in order]
-    use_windows(built, window_size, global_blocks)
-    compile_blocks(built, compile_options)
-    return built, [anchor.spec for anchor in built]
 
 
 class StitchNetwork(BaseModule):

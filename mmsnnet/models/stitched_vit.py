@@ -20,11 +20,12 @@ from mmsnnet.stitching.sampler import StitchSampler
 
 from .anchors.anchor_config import DEFAULT_ANCHORS, AnchorConfig
 from .anchors.anchor_weights import fold_normalization, load_anchor_weights
+from .anchors.build import build_anchors
 from .backbone_checks import check_inherited_arguments, check_initialized, prepare_checkpoint
 from .freezing import freeze, frozen_modules
 from .samplers import build_sampler
 from .stitch_fit import StitchFit
-from .stitch_network import Features, StitchNetwork, build_anchors
+from .stitch_network import Features, StitchNetwork
 
 
 @MODELS.register_module(name=['StitchedViT', 'StitchedViTBackbone'])

@@ -73,7 +73,7 @@ class ByHand(nn.Module):
                 block = vit.blocks[step.index] if kind == 'Block' else None
                 if block is None:
                     self.steps.append(lambda x, vit=vit: vit._pos_embed(vit.patch_embed(x))[:, 1:])
-                elif step.index in backbone.anchor(step.anchor).family.global_blocks:
+                elif step.index in backbone.anchor(step.anchor).global_blocks:
                     self.steps.append(block)
                 else:
                     grid = (side, side)

@@ -1,167 +1,106 @@
-"""A plain ViT of timm as an anchor: it embeds images and runs single blocks."""
+"""One anchor: a plain ViT of timm that embeds images and runs single blocks."""
 
 from __future__ import annotations
 
-import difflib
-from functools import partial
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, MutableMapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import timm
 import torch
-from mmengine.logging import print_log
-from timm.layers import PatchEmbed
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mmsnnet.stitching import AnchorSpec
-
 from .anchor_config import AnchorConfig
-from .families import FAMILIES, BlockContext, family_of, family_of_name
+from .position_embedding import fit_position_embedding
 from .vit_cost import vit_spec
 
 
-def build_vit(
-    config: AnchorConfig, img_size: tuple[int, int] = (224, 224), **more: Any
-) -> nn.Module:
-    """Build the timm model of an anchor, without loading weights.
+@dataclass(frozen=True)
+class BlockContext:
+    """What blocks need besides their tokens.
 
-    Args:
-        config: Which model, and its own arguments.
-        img_size: (height, width) in pixels that position embeddings are laid out for.
-        more: Further arguments of the timm model.
-
-    Raises:
-        ValueError: If timm does not know the name, does not take the arguments, or the model is
-            not a plain ViT.
+    Attributes:
+        grid: (rows, columns) of patches.
+        position: What the anchor computed for that grid; None in a plain ViT.
     """
-    name = config.model_name
-    known = name.split('.')[0]
-    if not timm.is_model(known):
-        close = difflib.get_close_matches(known, timm.list_models(), n=4)
-        raise ValueError(
-            f'timm has no model {name!r}; closest names: {", ".join(close) or "none"}. '
-            "List the names with timm.list_models('*vit*')."
-        )
-    arguments = {**family_of_name(name).arguments(img_size), **more}
-    try:
-        vit = timm.create_model(name, pretrained=False, **arguments, **config.model_kwargs)
-    except (TypeError, RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if any(reason.endswith(f'unexpected keyword argument {key!r}') for key in arguments):
-            raise ValueError(_not_plain(name, reason.split('.')[0])) from error
-        raise ValueError(
-            f'timm cannot build {name!r} as a plain ViT with '
-            f'{ {**arguments, **config.model_kwargs} }: {reason}'
-        ) from error
-    _check_plain(vit, name)
-    return vit
+
+    grid: tuple[int, int]
+    position: Any = None
 
 
-def _not_plain(name: str, kind: str) -> str:
-    allowed = ', '.join(family.vit_class.__name__ for family in FAMILIES)
-    return (
-        f'{name!r} is of class {kind}; an anchor must be a {allowed} of timm (DeiT3, AugReg, MAE, '
-        'CLIP, DINO, DINOv2, DINOv3, EVA-02, BEiT, ...): hierarchical and windowed models have no '
-        'plain sequence of blocks to stitch.'
-    )
+class AnchorViT(nn.Module, ABC):
+    """A ViT of timm and how those of its class embed, run and load.
 
-
-def _check_plain(vit: nn.Module, name: str) -> None:
-    """Raise a ValueError with the reason if a model cannot be an anchor."""
-    family = family_of(vit)
-    if family is None:
-        raise ValueError(_not_plain(name, type(vit).__name__))
-    if not isinstance(vit.patch_embed, PatchEmbed):
-        raise ValueError(
-            f'{name!r} embeds patches by a {type(vit.patch_embed).__name__}; an anchor must embed '
-            'them by one projection, without a network in front.'
-        )
-    attentions = (part for part in vit.blocks.modules() if hasattr(part, 'num_heads'))
-    for part in (*vit.blocks, *attentions):
-        if not isinstance(part, family.parts):
-            raise ValueError(
-                f'{name!r} has blocks with a {type(part).__name__}, whose cost is not known; '
-                f'allowed are {[kind.__name__ for kind in family.parts]}.'
-            )
-    if not isinstance(getattr(vit, 'patch_drop', None), (nn.Identity, type(None))):
-        raise ValueError(
-            f'{name!r} has patch_drop_rate > 0, which removes tokens from the map that dense '
-            'heads need; leave it 0.'
-        )
-    patch = vit.patch_embed.patch_size
-    if patch[0] != patch[1]:
-        raise ValueError(f'{name!r} has patches of {patch} pixels; they must be square.')
-
-
-class AnchorViT(nn.Module):
-    """One anchor. It holds the timm model and never its own control flow of blocks.
+    It never has a control flow of blocks of its own. ``build_anchor`` chooses the subclass.
 
     Args:
         config: Which timm model, and its own arguments.
-        img_size: Input (height, width) in pixels that the position embedding is laid out for;
-            other sizes interpolate it.
-        drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
+        vit: That model.
         final_norm: Whether the model's final norm will be used; else it is frozen.
 
-    Raises:
-        ValueError: If the model cannot be an anchor.
+    Attributes:
+        spec: Shape and cost.
+        normalization: Mean and standard deviation per channel, in [0, 1], that the weights expect.
+        vit_class: Class of timm whose models the subclass serves.
+        timm_modules: Modules of timm whose named models are of that class.
+        known_parts: Blocks and attentions whose cost is known.
     """
 
-    def __init__(
-        self,
-        config: AnchorConfig,
-        img_size: tuple[int, int] = (224, 224),
-        drop_path_rate: float = 0.0,
-        final_norm: bool = False,
-    ) -> None:
+    vit_class: ClassVar[type[nn.Module]]
+    timm_modules: ClassVar[tuple[str, ...]]
+    known_parts: ClassVar[tuple[type[nn.Module], ...]]
+
+    def __init__(self, config: AnchorConfig, vit: nn.Module, final_norm: bool = False) -> None:
         super().__init__()
         self.config = config
-        rate = drop_path_rate if config.drop_path_rate is None else config.drop_path_rate
-        if not 0 <= rate < 1:
-            raise ValueError(f'drop_path_rate={rate} is not possible: it must be in [0, 1).')
-        self.vit = build_vit(config, img_size, drop_path_rate=rate)
-        self.family = family_of(self.vit)
-        self.family.prepare(self.vit)
+        self.vit = vit
+        self.final_norm = final_norm
+        self._keep_dense_parts()
         if not final_norm:
-            self.vit.norm.requires_grad_(False)
-        elif isinstance(self.vit.norm, nn.Identity):
-            print_log(
-                f'{config.model_name} normalises after pooling, so final_norm=True leaves its '
-                'taps as they are.',
-                logger='current',
-                level=30,
-            )
-
-    @property
-    def spec(self) -> AnchorSpec:
-        """Shape and cost of the anchor."""
-        shared = self.family.shared_parameters(self.vit)
-        return self.family.refine_spec(
-            self.vit, vit_spec(self.vit, self.config.label, shared)
+            vit.norm.requires_grad_(False)
+        # Not properties: nn.Module turns an AttributeError inside one into one that denies the
+        # property itself.
+        self.spec = vit_spec(vit, config.label, self.shared_parameters())
+        known = vit.pretrained_cfg
+        self.normalization = (
+            tuple(config.mean or known['mean']),
+            tuple(config.std or known['std']),
         )
 
-    @property
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation per channel, in [0, 1], that the weights expect."""
-        known = self.vit.pretrained_cfg
-        mean, std = self.config.mean or known['mean'], self.config.std or known['std']
-        return tuple(mean), tuple(std)
+    @classmethod
+    def timm_arguments(cls, img_size: tuple[int, int]) -> dict[str, Any]:
+        """Arguments of timm for a model without classifier that takes images of any size.
 
+        Args:
+            img_size: (height, width) in pixels that position embeddings are laid out for.
+        """
+        return dict(
+            num_classes=0, img_size=img_size, dynamic_img_size=True, dynamic_img_pad=True
+        )
+
+    def _keep_dense_parts(self) -> None:
+        """Take off what serves classification alone."""
+        self.vit.attn_pool = None
+        self.vit.fc_norm = nn.Identity()
+
+    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Tokens (B, prefix + H/patch * W/patch, C) of images (B, 3, H, W).
+        """Tokens (B, prefix + H/patch * W/patch, C) of images (B, channels, H, W).
 
         Sides that the patch size does not divide are padded with zeros at the bottom and right.
         """
-        return self.family.embed(self.vit, images)
 
     def context(self, grid: tuple[int, int]) -> BlockContext:
         """What the blocks need besides tokens for a (rows, columns) grid.
 
         To be computed once per forward pass and handed to all blocks of the anchor: a rotary
-        embedding may be jittered anew at each call in train mode.
+        embedding may be jittered anew at each call in train mode. It follows from the grid alone,
+        since a route may enter an anchor without its embedding.
         """
-        return self.family.context(self.vit, grid)
+        return BlockContext(grid)
 
+    @abstractmethod
     def run_block(
         self,
         tokens: Tensor,
@@ -177,11 +116,43 @@ class AnchorViT(nn.Module):
             context: Result of :meth:`context` for the grid of the tokens; plain ViTs need none.
             with_cp: Whether to recompute the block in the backward pass.
         """
-        run = partial(self.family.run_block, self.vit, index=index, context=context)
-        if with_cp and torch.is_grad_enabled():
-            return checkpoint(run, tokens, use_reentrant=False)
-        return run(tokens)
 
     def norm(self, tokens: Tensor) -> Tensor:
         """Tokens after the final norm."""
         return self.vit.norm(tokens)
+
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
+        """Parameters outside the blocks that each of the blocks needs."""
+        return iter(())
+
+    @abstractmethod
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """State dict with timm's names, laid out for the anchor's image size."""
+
+    @property
+    def num_embedded_prefix(self) -> int:
+        """Prefix tokens that the position embedding has entries for."""
+        return 0 if self.vit.no_embed_class else self.vit.num_prefix_tokens
+
+    def fit_positions(
+        self,
+        state: MutableMapping[str, Tensor],
+        prefix: str,
+        old_grid: tuple[int, int] | None = None,
+    ) -> None:
+        """Resample in place what a state dict, of another image size, has for positions.
+
+        Args:
+            state: State dict with timm's names.
+            prefix: What the names of ``vit``'s weights begin with in it.
+            old_grid: (rows, columns) of patches that it is laid out for; None: a square.
+        """
+        key = f'{prefix}pos_embed'
+        fit_position_embedding(self.vit, state, key, self.num_embedded_prefix, old_grid)
+
+
+def recompute(call: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """Result of a call whose inner values the backward pass, if any, computes anew."""
+    if torch.is_grad_enabled():
+        return checkpoint(call, *args, use_reentrant=False, **kwargs)
+    return call(*args, **kwargs)

@@ -85,7 +85,7 @@ def _converted(state: dict[str, Tensor], anchor: AnchorViT, source: str) -> dict
         ValueError: If its patch or position embedding cannot be resampled.
     """
     try:
-        return anchor.family.convert(state, anchor.vit)
+        return anchor.convert(state)
     except Exception as error:  # timm reshapes unchecked
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
@@ -96,7 +96,7 @@ def _converted(state: dict[str, Tensor], anchor: AnchorViT, source: str) -> dict
 def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
     """Weights that timm knows for an anchor, laid out for the anchor's image size."""
     config = anchor.config
-    arguments = anchor.family.arguments(anchor.vit.patch_embed.img_size)
+    arguments = anchor.timm_arguments(anchor.vit.patch_embed.img_size)
     try:
         # The weights that the constructor would draw are overwritten: leave the RNG alone.
         with torch.random.fork_rng(devices=[]):

@@ -12,7 +12,7 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from .anchor_vit import AnchorViT
-from .families.windowed import WindowedFamily
+from .windowed import WindowedAnchor
 
 
 class TensorDropPath(nn.Module):
@@ -73,7 +73,7 @@ def compile_blocks(anchors: Iterable[AnchorViT], options: bool | Mapping[str, An
 def _parts(anchor: AnchorViT) -> dict[str, list[nn.Module]]:
     """Modules of an anchor that are called as a whole, by the function that they share."""
     blocks = list(anchor.vit.blocks)
-    if isinstance(anchor.family, WindowedFamily):
+    if isinstance(anchor, WindowedAnchor):
         return dict(attn=[block.attn for block in blocks], mlp=[block.mlp for block in blocks])
     return dict(block=blocks)
 

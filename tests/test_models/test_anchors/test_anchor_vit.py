@@ -7,14 +7,14 @@ import timm
 import torch
 from torch.nn import functional
 
-from mmsnnet.models import AnchorConfig, AnchorViT
-from mmsnnet.models.anchors.anchor_vit import build_vit
+from mmsnnet.models import AnchorConfig, AnchorViT, build_anchor
+from mmsnnet.models.anchors.build import build_vit
 from tests.builders import KINDS, random_images, shake, tiny_anchor, tiny_vit
 
 
 def make_anchor(kind: str = 'class token', depth: int = 3, **settings) -> AnchorViT:
     config = AnchorConfig.parse(tiny_anchor(depth, 48, kind))
-    anchor = AnchorViT(config, **{'img_size': (64, 64), **settings})
+    anchor = build_anchor(config, **{'img_size': (64, 64), **settings})
     shake(anchor)
     return anchor.eval()
 
@@ -106,10 +106,10 @@ def test_a_final_norm_that_does_not_exist_is_told(log_lines):
 
 
 def test_the_anchors_own_drop_path_rate_goes_before_the_backbones():
-    own = AnchorViT(
+    own = build_anchor(
         AnchorConfig.parse(tiny_anchor(drop_path_rate=0.5)), (64, 64), drop_path_rate=0.1
     )
-    common = AnchorViT(AnchorConfig.parse(tiny_anchor()), (64, 64), drop_path_rate=0.1)
+    common = build_anchor(AnchorConfig.parse(tiny_anchor()), (64, 64), drop_path_rate=0.1)
     assert own.vit.blocks[-1].drop_path1.drop_prob == pytest.approx(0.5)
     assert common.vit.blocks[-1].drop_path1.drop_prob == pytest.approx(0.1)
     assert common.vit.blocks[3].drop_path1.drop_prob == pytest.approx(0.06)
@@ -119,7 +119,7 @@ def test_normalisation_is_timms_unless_it_is_given():
     assert make_anchor().normalization == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert make_anchor('no_embed_class').normalization[0] == (0.485, 0.456, 0.406)
     config = AnchorConfig.parse(tiny_anchor(mean=(0.1, 0.2, 0.3)))
-    assert AnchorViT(config, (64, 64)).normalization[0] == (0.1, 0.2, 0.3)
+    assert build_anchor(config, (64, 64)).normalization[0] == (0.1, 0.2, 0.3)
 
 
 def test_an_unknown_name_is_refused_with_the_closest_ones():
@@ -143,12 +143,12 @@ def test_an_unknown_tag_of_weights_is_refused():
 )
 def test_models_that_are_no_plain_vit_are_refused_by_their_class(name, kind):
     with torch.device('meta'), pytest.raises(ValueError, match=f'is of class {kind};.*no plain'):
-        AnchorViT(AnchorConfig(name))
+        build_anchor(AnchorConfig(name))
 
 
 def test_a_network_in_front_of_the_patches_is_refused():
     with torch.device('meta'), pytest.raises(ValueError, match='embeds patches by a HybridEmbed'):
-        AnchorViT(AnchorConfig('vit_tiny_r_s16_p8_224'))
+        build_anchor(AnchorConfig('vit_tiny_r_s16_p8_224'))
 
 
 @pytest.mark.parametrize(
@@ -160,21 +160,21 @@ def test_a_network_in_front_of_the_patches_is_refused():
 )
 def test_blocks_of_unknown_cost_are_refused(name, part):
     with torch.device('meta'), pytest.raises(ValueError, match=f'{part}, whose cost is not known'):
-        AnchorViT(AnchorConfig(name))
+        build_anchor(AnchorConfig(name))
 
 
 def test_oblong_patches_are_refused():
     config = AnchorConfig.parse(tiny_anchor())
     config.model_kwargs['patch_size'] = (8, 16)
     with pytest.raises(ValueError, match=r'patches of \(8, 16\) pixels; they must be square'):
-        AnchorViT(config, (64, 64))
+        build_anchor(config, (64, 64))
 
 
 def test_dropping_patches_is_refused():
     config = AnchorConfig.parse(tiny_anchor())
     config.model_kwargs['patch_drop_rate'] = 0.5
     with pytest.raises(ValueError, match='patch_drop_rate > 0'):
-        AnchorViT(config, (64, 64))
+        build_anchor(config, (64, 64))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def test_dropping_patches_is_refused():
 def test_arguments_that_timm_refuses_are_told_in_one_line(arguments, reason):
     config = AnchorConfig('vit_tiny_patch16_224', model_kwargs=arguments)
     with pytest.raises(ValueError, match=reason) as raised:
-        AnchorViT(config)
+        build_anchor(config)
     assert '\n' not in str(raised.value)
 
 
@@ -199,7 +199,7 @@ def test_every_plain_vit_of_timm_is_an_anchor_or_refused_with_a_reason():
     for name in names:
         try:
             with torch.device('meta'):
-                anchor = AnchorViT(AnchorConfig(name))
+                anchor = build_anchor(AnchorConfig(name))
             assert anchor.spec.depth == len(anchor.vit.blocks)
         except ValueError as error:
             refused.append(str(error))

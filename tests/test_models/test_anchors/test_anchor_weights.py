@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from mmsnnet.models import AnchorConfig, AnchorViT
+from mmsnnet.models import AnchorConfig, AnchorViT, build_anchor
 from mmsnnet.models.anchors.anchor_weights import load_anchor_weights, read_state_dict
 from tests.builders import shake, tiny_anchor, tiny_backbone, tiny_vit
 
@@ -25,7 +25,7 @@ def make_state(
 def load(
     path: Path | str, kind: str = 'class token', img_size: int = 64, **settings
 ) -> AnchorViT:
-    anchor = AnchorViT(
+    anchor = build_anchor(
         AnchorConfig.parse(tiny_anchor(3, 48, kind, checkpoint=str(path), **settings)),
         (img_size, img_size),
     )
@@ -152,7 +152,7 @@ def test_a_position_embedding_that_is_no_square_is_refused(tmp_path):
 
 def test_a_refused_file_leaves_the_anchor_as_it_was(tmp_path):
     torch.save(make_state(depth=2), tmp_path / 'vit.pth')
-    anchor = AnchorViT(
+    anchor = build_anchor(
         AnchorConfig.parse(tiny_anchor(3, 48, checkpoint=str(tmp_path / 'vit.pth'))), (64, 64)
     )
     before = {name: value.clone() for name, value in anchor.state_dict().items()}
@@ -165,7 +165,7 @@ def test_without_network_the_message_says_how_to_give_a_file(monkeypatch, tmp_pa
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
     monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path))
-    anchor = AnchorViT(AnchorConfig('vit_tiny_patch16_224'))
+    anchor = build_anchor(AnchorConfig('vit_tiny_patch16_224'))
     with pytest.raises(FileNotFoundError, match=r'checkpoint=FILE\)') as raised:
         load_anchor_weights(anchor)
     assert "'vit_tiny_patch16_224'" in str(raised.value) and '\n' not in str(raised.value)
@@ -173,14 +173,14 @@ def test_without_network_the_message_says_how_to_give_a_file(monkeypatch, tmp_pa
 
 def test_a_name_without_published_weights_is_told_likewise():
     config = AnchorConfig('vit_small_patch8_224', model_kwargs=dict(depth=1))
-    vit = AnchorViT(config)
+    vit = build_anchor(config)
     vit.config.model_kwargs['nonsense'] = 1
     with pytest.raises(FileNotFoundError, match='could not be loaded'):
         load_anchor_weights(vit)
 
 
 def test_nothing_is_loaded_unless_asked_for():
-    anchor = AnchorViT(AnchorConfig.parse(tiny_anchor(3, 48)), (64, 64))
+    anchor = build_anchor(AnchorConfig.parse(tiny_anchor(3, 48)), (64, 64))
     before = {name: value.clone() for name, value in anchor.state_dict().items()}
     load_anchor_weights(anchor)
     assert all(torch.equal(value, before[name]) for name, value in anchor.state_dict().items())

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmsnnet.models import AnchorConfig, AnchorViT, StitchedViT
+from mmsnnet.models import AnchorConfig, StitchedViT, build_anchor
 from mmsnnet.models.anchors.vit_cost import block_cost, vit_spec
 from tests.builders import ALL_KINDS, random_images, tiny_anchor, tiny_backbone, tiny_vit
 
@@ -35,7 +35,7 @@ def traced_flops(module: nn.Module, call: Callable[[], Any]) -> int:
 
 @pytest.mark.parametrize('kind', ALL_KINDS)
 def test_flops_of_every_kind_equal_the_traced_ones(kind):
-    anchor = AnchorViT(AnchorConfig.parse(tiny_anchor(2, 48, kind)), (64, 64)).eval()
+    anchor = build_anchor(AnchorConfig.parse(tiny_anchor(2, 48, kind)), (64, 64)).eval()
     images = random_images(1, 40, 72)
 
     def forward() -> None:
@@ -57,7 +57,7 @@ def test_flops_and_params_of_one_block_equal_what_it_holds(kind):
 
 @pytest.mark.parametrize('kind', ALL_KINDS)
 def test_params_of_the_parts_sum_up_to_the_model(kind):
-    anchor = AnchorViT(AnchorConfig.parse(tiny_anchor(2, 48, kind)), (64, 64))
+    anchor = build_anchor(AnchorConfig.parse(tiny_anchor(2, 48, kind)), (64, 64))
     spec = anchor.spec
     parts = spec.embed_params + sum(block.params for block in spec.blocks) + spec.norm_params
     parts += spec.shared_params
@@ -76,7 +76,7 @@ def test_shapes_of_the_spec_are_those_of_the_model(kind):
 def test_the_embedding_of_a_larger_patch_counts_its_norm():
     config = tiny_anchor(1, 48)
     config['model_kwargs'].update(embed_norm_layer=nn.LayerNorm)
-    anchor = AnchorViT(AnchorConfig.parse(config), (64, 64)).eval()
+    anchor = build_anchor(AnchorConfig.parse(config), (64, 64)).eval()
     images = random_images(1)
     traced = traced_flops(anchor, lambda: anchor.run_block(anchor.embed(images), 0))
     assert anchor.spec.flops((64, 64)) == traced

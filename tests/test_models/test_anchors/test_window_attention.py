@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from mmsnnet.models import StitchFit
-from mmsnnet.models.anchors.families.windowed import spread_global_blocks
 from mmsnnet.models.anchors.window_attention import partition, run_windowed_block, unpartition
+from mmsnnet.models.anchors.windowed import spread_global_blocks
 from mmsnnet.stitching import BlockCost
 from tests.builders import random_images, shake, tiny_anchor, tiny_backbone, tiny_vit
 
@@ -115,7 +115,7 @@ def test_anchors_run_windowed_and_global_blocks_on_patches_alone():
     backbone = windowed()
     images = random_images(2, 64, 40)
     for label, blocks in (('S', {0, 2}), ('L', {1, 5})):
-        assert backbone.anchors[label].family.global_blocks == blocks
+        assert backbone.anchors[label].global_blocks == blocks
     vit, grid = backbone.anchors['L'].vit, (8, 5)
     with torch.no_grad():
         x = vit._pos_embed(vit.patch_embed(images))[:, 1:]
@@ -187,7 +187,7 @@ def test_default_global_blocks_of_s_and_l_face_each_other():
     backbone = tiny_backbone(
         ((12, 16), (24, 16)), anchors=anchors, window_size=4, out_indices=(23,)
     )
-    found = {label: anchor.family.global_blocks for label, anchor in backbone.anchors.items()}
+    found = {label: anchor.global_blocks for label, anchor in backbone.anchors.items()}
     assert found == {'S': {2, 5, 8, 11}, 'L': {5, 11, 17, 23}}
 
 

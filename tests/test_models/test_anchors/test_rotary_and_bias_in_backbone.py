@@ -112,7 +112,7 @@ def test_flops_of_a_stitch_are_those_executed_at_any_size(kind, size):
 def test_freezing_the_embeddings_freezes_positions_that_all_blocks_share(kind):
     backbone = backbone_of(kind, frozen_stages=0)
     for anchor in backbone.anchors.values():
-        shared = list(anchor.family.shared_parameters(anchor.vit))
+        shared = list(anchor.shared_parameters())
         assert shared and not any(parameter.requires_grad for parameter in shared)
         assert all(parameter.requires_grad for parameter in anchor.vit.blocks.parameters())
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mmsnnet.models import AnchorConfig, AnchorViT
+from mmsnnet.models import AnchorConfig, AnchorViT, build_anchor
 from tests.builders import BIAS_KINDS, ROTARY_KINDS, random_images, shake, tiny_anchor, tiny_vit
 from tests.by_hand import timm_features
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.filterwarnings(r'ignore:::timm\.layers\.interpolate')
 
 def make_anchor(kind: str, depth: int = 3, **settings) -> AnchorViT:
     config = AnchorConfig.parse(tiny_anchor(depth, 48, kind))
-    anchor = AnchorViT(config, **{'img_size': (64, 64), **settings})
+    anchor = build_anchor(config, **{'img_size': (64, 64), **settings})
     shake(anchor)
     return anchor.eval()
 
@@ -147,7 +147,7 @@ def test_dropping_patches_is_refused():
     config = AnchorConfig.parse(tiny_anchor(kind='DINOv3'))
     config.model_kwargs['patch_drop_rate'] = 0.5
     with pytest.raises(ValueError, match='patch_drop_rate > 0'):
-        AnchorViT(config, (64, 64))
+        build_anchor(config, (64, 64))
 
 
 @pytest.mark.slow
@@ -158,6 +158,6 @@ def test_every_model_of_a_module_of_timm_is_an_anchor(module):
     names = timm.list_models(module=module)
     for name in names:
         with torch.device('meta'):
-            anchor = AnchorViT(AnchorConfig(name))
+            anchor = build_anchor(AnchorConfig(name))
         assert anchor.spec.depth == len(anchor.vit.blocks)
     assert len(names) >= 7

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor
 
-from mmsnnet.models import AnchorConfig, AnchorViT
+from mmsnnet.models import AnchorConfig, AnchorViT, build_anchor
 from mmsnnet.models.anchors.anchor_weights import load_anchor_weights
 from tests.builders import shake, tiny_anchor, tiny_vit
 
@@ -24,7 +24,7 @@ def make_state(kind: str, img_size: int = 64) -> dict[str, Tensor]:
 
 def load(path: Path | str, kind: str, img_size: int = 64, **settings) -> AnchorViT:
     config = AnchorConfig.parse(tiny_anchor(3, 48, kind, checkpoint=str(path), **settings))
-    anchor = AnchorViT(config, (img_size, img_size))
+    anchor = build_anchor(config, (img_size, img_size))
     load_anchor_weights(anchor)
     return anchor
 
@@ -87,7 +87,7 @@ def test_weights_by_name_are_asked_of_timm_at_the_size_of_the_anchor(monkeypatch
 
     monkeypatch.setattr(timm, 'create_model', offline)
     config = AnchorConfig.parse({**tiny_anchor(2, 48, kind), 'pretrained': True})
-    load_anchor_weights(AnchorViT(config, (96, 48)))
+    load_anchor_weights(build_anchor(config, (96, 48)))
     assert [tuple(item['img_size']) for item in asked] == [(96, 48)]
     assert ('dynamic_img_size' in asked[0]) == (kind == 'DINOv3')
 

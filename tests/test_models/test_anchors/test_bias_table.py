@@ -7,7 +7,7 @@ import torch
 from timm.layers import resize_rel_pos_bias_table
 from timm.models.beit import gen_relative_position_index
 
-from mmsnnet.models.anchors.families.bias_table import TableLayout
+from mmsnnet.models.anchors.bias_table import TableLayout
 
 # Deprecations inside timm's interpolation, which serves as the reference here.
 pytestmark = pytest.mark.filterwarnings(r'ignore:::timm\.layers\.interpolate')

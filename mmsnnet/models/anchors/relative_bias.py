@@ -11,8 +11,8 @@ from timm.layers import resize_rel_pos_bias_table
 from timm.models import beit as timm_beit
 from torch import Tensor, nn
 
+from .anchor_vit import AnchorViT, BlockContext, recompute
 from .bias_table import TableLayout
-from .family import BlockContext, ViTFamily
 from .position_embedding import embed_tokens
 
 _TABLE = 'relative_position_bias_table'
@@ -31,7 +31,7 @@ class RelativeBias:
     layout: TableLayout | None
 
 
-class RelativeBiasFamily(ViTFamily):
+class RelativeBiasAnchor(AnchorViT):
     """BEiT, BEiTv2 and the published SN-Netv2 segmentors, with tables per block or shared.
 
     At another grid than its own a table is interpolated for the length of one block: parameters
@@ -39,42 +39,51 @@ class RelativeBiasFamily(ViTFamily):
     """
 
     vit_class = timm_beit.Beit
-    modules = ('timm.models.beit',)
-    parts = (timm_beit.Block, timm_beit.Attention)
+    timm_modules = ('timm.models.beit',)
+    known_parts = (timm_beit.Block, timm_beit.Attention)
 
-    def arguments(self, img_size: tuple[int, int]) -> dict[str, Any]:
+    @classmethod
+    def timm_arguments(cls, img_size: tuple[int, int]) -> dict[str, Any]:
         """Without those for other sizes, which timm does not know here."""
         return dict(num_classes=0, img_size=img_size)
 
-    def prepare(self, vit: nn.Module) -> None:
+    def _keep_dense_parts(self) -> None:
         """Take off the norm behind pooling, and let images of any size in."""
-        vit.fc_norm = nn.Identity()
+        self.vit.fc_norm = nn.Identity()
         # timm has no switch for these: images of any size are welcome.
-        vit.patch_embed.strict_img_size = False
-        vit.patch_embed.dynamic_img_pad = True
+        self.vit.patch_embed.strict_img_size = False
+        self.vit.patch_embed.dynamic_img_pad = True
 
-    def embed(self, vit: nn.Module, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Tokens of images, before the first block."""
-        grid = vit.patch_embed.dynamic_feat_size(images.shape[-2:])
-        tokens = embed_tokens(vit, vit.patch_embed(images), grid, 1)
-        return vit.pos_drop(tokens)
+        grid = self.vit.patch_embed.dynamic_feat_size(images.shape[-2:])
+        return self.vit.pos_drop(embed_tokens(self.vit, self.vit.patch_embed(images), grid, 1))
 
-    def context(self, vit: nn.Module, grid: tuple[int, int]) -> BlockContext:
+    def context(self, grid: tuple[int, int]) -> BlockContext:
         """Bias that all blocks share, and how their own tables serve the grid."""
-        shared, own = vit.rel_pos_bias, tuple(vit.patch_embed.grid_size)
+        shared, own = self.vit.rel_pos_bias, tuple(self.vit.patch_embed.grid_size)
         if tuple(grid) == own:
             bias = RelativeBias(None if shared is None else shared(), None)
         else:
-            layout = TableLayout.between(own, tuple(grid), vit.cls_token.device)
+            layout = TableLayout.between(own, tuple(grid), self.vit.cls_token.device)
             table = None if shared is None else shared.relative_position_bias_table
             bias = RelativeBias(None if table is None else layout.bias(table), layout)
         return BlockContext(grid, bias)
 
     def run_block(
-        self, vit: nn.Module, tokens: Tensor, index: int, context: BlockContext | None
+        self,
+        tokens: Tensor,
+        index: int,
+        context: BlockContext | None = None,
+        with_cp: bool = False,
     ) -> Tensor:
         """Tokens after block ``index``."""
-        block, position = vit.blocks[index], context.position
+        return recompute(self._run, tokens, index, context.position) if with_cp else (
+            self._run(tokens, index, context.position)
+        )
+
+    def _run(self, tokens: Tensor, index: int, position: RelativeBias) -> Tensor:
+        block = self.vit.blocks[index]
         bias, table = position.shared, block.attn.relative_position_bias_table
         if position.layout is not None and table is not None:
             own = position.layout.bias(table)
@@ -82,21 +91,22 @@ class RelativeBiasFamily(ViTFamily):
             block = _without_table(block)
         return block(tokens, shared_rel_pos_bias=bias)
 
-    def shared_parameters(self, vit: nn.Module) -> Iterator[nn.Parameter]:
+    def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Table that all blocks share, if there is one."""
-        return iter(()) if vit.rel_pos_bias is None else vit.rel_pos_bias.parameters()
+        shared = self.vit.rel_pos_bias
+        return iter(()) if shared is None else shared.parameters()
 
-    def convert(self, state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """State dict as timm converts it."""
-        return timm_beit.checkpoint_filter_fn(state, vit)
+        return timm_beit.checkpoint_filter_fn(state, self.vit)
 
-    def num_embedded_prefix(self, vit: nn.Module) -> int:
+    @property
+    def num_embedded_prefix(self) -> int:
         """All of them: the class token."""
-        return vit.num_prefix_tokens
+        return self.vit.num_prefix_tokens
 
     def fit_positions(
         self,
-        vit: nn.Module,
         state: MutableMapping[str, Tensor],
         prefix: str,
         old_grid: tuple[int, int] | None = None,
@@ -106,9 +116,10 @@ class RelativeBiasFamily(ViTFamily):
         Raises:
             ValueError: If tables are laid out for another grid, which is not square.
         """
-        super().fit_positions(vit, state, prefix, old_grid)
-        grid = tuple(vit.patch_embed.grid_size)
-        tables = {name: own for name, own in vit.named_parameters() if name.endswith(_TABLE)}
+        super().fit_positions(state, prefix, old_grid)
+        grid = tuple(self.vit.patch_embed.grid_size)
+        parameters = self.vit.named_parameters()
+        tables = {name: own for name, own in parameters if name.endswith(_TABLE)}
         if tables and old_grid is not None and old_grid[0] != old_grid[1] and old_grid != grid:
             raise ValueError(
                 f'The checkpoint has tables of relative positions for {old_grid} patches, and '
@@ -121,7 +132,7 @@ class RelativeBiasFamily(ViTFamily):
                 continue
             if given.ndim == 2 and given.shape[1] == own.shape[1]:
                 state[prefix + name] = resize_rel_pos_bias_table(
-                    given, new_window_size=vit.patch_embed.grid_size, new_bias_shape=own.shape
+                    given, new_window_size=grid, new_bias_shape=own.shape
                 )
 
 

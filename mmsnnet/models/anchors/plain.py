@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from timm.models import vision_transformer as timm_vit
-from torch import Tensor, nn
+from torch import Tensor
 
-from .family import BlockContext, ViTFamily
+from .anchor_vit import AnchorViT, BlockContext, recompute
 
 
-class PlainFamily(ViTFamily):
+class PlainAnchor(AnchorViT):
     """DeiT3, AugReg, MAE, CLIP, DINO, DINOv2 and the like."""
 
     vit_class = timm_vit.VisionTransformer
-    modules = ('timm.models.vision_transformer', 'timm.models.deit')
-    parts = (
+    timm_modules = ('timm.models.vision_transformer', 'timm.models.deit')
+    known_parts = (
         timm_vit.Block,
         timm_vit.ResPostBlock,
         timm_vit.ParallelScalingBlock,
@@ -21,16 +21,22 @@ class PlainFamily(ViTFamily):
         timm_vit.Attention,
     )
 
-    def embed(self, vit: nn.Module, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor) -> Tensor:
         """Tokens of images, before the first block."""
+        vit = self.vit
         return vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
 
     def run_block(
-        self, vit: nn.Module, tokens: Tensor, index: int, context: BlockContext | None
+        self,
+        tokens: Tensor,
+        index: int,
+        context: BlockContext | None = None,
+        with_cp: bool = False,
     ) -> Tensor:
         """Tokens after block ``index``."""
-        return vit.blocks[index](tokens)
+        block = self.vit.blocks[index]
+        return recompute(block, tokens) if with_cp else block(tokens)
 
-    def convert(self, state: dict[str, Tensor], vit: nn.Module) -> dict[str, Tensor]:
+    def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """State dict as timm converts it."""
-        return timm_vit.checkpoint_filter_fn(state, vit, adapt_layer_scale=True)
+        return timm_vit.checkpoint_filter_fn(state, self.vit, adapt_layer_scale=True)
