@@ -60,7 +60,7 @@ def choose(args: argparse.Namespace) -> tuple[list[Any], Any]:
         FileNotFoundError: If results or latency are missing.
         ValueError: If two questions are asked at once, or there is no answer.
     """
-    from mmsnnet.results.question import chooser_of_results
+    from mmsnnet.results.chooser import chooser_of_results
 
     chooser = chooser_of_results(args.results, args.latency, args.metric, args.rule)
     limits = {axis: getattr(args, axis) for axis in AXES if getattr(args, axis) is not None}

@@ -236,7 +236,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with redirect_stdout(sys.stderr), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             content = measure(args)
-        from mmsnnet.evaluation.latency.file import write_latency
+        from mmsnnet.results.latency_file import write_latency
 
         stem = f'latency_{content["setting"]["device"]}.json'
         path = args.out or Path('work_dirs') / Path(args.config).stem / stem

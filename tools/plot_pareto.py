@@ -67,7 +67,7 @@ def load(args: argparse.Namespace) -> dict[str, Any]:
         FileNotFoundError: If results or latency are missing.
         ValueError: If numbers of arguments do not fit.
     """
-    from mmsnnet.results.question import chooser_of_results
+    from mmsnnet.results.chooser import chooser_of_results
 
     count = len(args.results)
     latency = args.latency or [None]

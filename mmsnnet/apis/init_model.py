@@ -15,8 +15,7 @@ from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
 from mmsnnet.models.host.head_statistics import attach_statistics_of
 from mmsnnet.models.host.head_weights import check_heads_loaded
-from mmsnnet.results.choice import Chooser
-from mmsnnet.results.question import check_in_space, chooser_of_costs, chooser_of_results
+from mmsnnet.results.chooser import Chooser, chooser_of_costs, chooser_of_results
 from mmsnnet.stitching import Cost, CostTable
 
 from .model_config import load_model_config
@@ -61,7 +60,7 @@ def init_model(
         costs = _costs_of(model, backbone)
         return give_control(model, chooser_of_costs(costs, latency), costs)
     chooser = chooser_of_results(results, latency, metric, rule)
-    check_in_space(chooser, backbone.space, results)
+    chooser.check_space(backbone.space, results)
     attach_statistics_of(results, model)
     return give_control(model, chooser, _costs_behind(chooser, backbone))
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from mmsnnet.models import find_stitched_backbone
-from mmsnnet.results.choice import Candidate, Chooser
-from mmsnnet.results.question import ask, chooser_of_costs
+from mmsnnet.results.candidate import Candidate
+from mmsnnet.results.chooser import Chooser, chooser_of_costs
 from mmsnnet.stitching import CostTable
 
 
@@ -49,7 +49,7 @@ class StitchControl:
         Raises:
             ValueError: If no stitch keeps the budget, or a cost is not known; the stitch stays.
         """
-        return self._activate(ask(self.chooser, gflops=gflops, ms=ms, mb=mb, params=params))
+        return self._activate(self.chooser.choose(gflops=gflops, ms=ms, mb=mb, params=params))
 
     def select_stitch(
         self,
@@ -72,7 +72,7 @@ class StitchControl:
             ValueError: If there is no such stitch; the active one stays.
         """
         if stitch is None:
-            return self._activate(ask(self.chooser, min_metric=min_metric, knee=knee))
+            return self._activate(self.chooser.choose(min_metric=min_metric, knee=knee))
         if min_metric is not None or knee:
             raise ValueError('Give a stitch, min_metric= or knee=, one of them.')
         name = find_stitched_backbone(self).space[stitch].name

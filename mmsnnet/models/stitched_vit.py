@@ -14,7 +14,7 @@ from mmengine.model import initialize
 from torch import Tensor
 
 from mmsnnet.registry import MODELS
-from mmsnnet.results.question import resolve_stitch
+from mmsnnet.results.initial_stitch import resolve_stitch
 from mmsnnet.stitching import CostTable, Stitch, StitchSpace, check_image_size
 from mmsnnet.stitching.sampler import StitchSampler
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import mmsnnet.results.records as records_module
 from mmsnnet.results.fingerprint import ABSENT
-from mmsnnet.results.records import RECORD_KEYS, open_results, read_records, write_atomically
+from mmsnnet.results.records import RECORD_KEYS, read_records
+from mmsnnet.results.results_folder import open_results, read_results
 
 RUN = {'config': 'c0ffee', 'checkpoint': 'deadbeef', 'data': {'split': 'val', 'images': 20}}
 
@@ -91,6 +91,9 @@ def test_numpy_scalars_become_plain_numbers(tmp_path):
         ({'flops': 1.5}, "flops of 'S1' must be an integer, got 1.5"),
         ({'name': 3}, 'name of a record must be a text, got 3'),
         ({'latency': 3}, 'has the keys .* got .*latency'),
+        ({'flops': -1}, "flops of 'S1' must be from 0"),
+        ({'flops': True}, "flops of 'S1' must be an integer, got True"),
+        ({'family': 'S-L'}, "'S1' is not the name of a stitch of the family 'S-L'"),
     ],
 )
 def test_a_malformed_record_is_refused_and_nothing_written(tmp_path, changed, message):
@@ -106,7 +109,7 @@ def test_a_second_record_of_a_stitch_is_refused(tmp_path):
     assert len(lines_of(tmp_path)) == 2
 
 
-@pytest.mark.parametrize('kept', [0, 1, 25, -2, -1])
+@pytest.mark.parametrize('kept', [0, 1, 25, -3, -2])
 def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_append(tmp_path, kept):
     start(tmp_path, 3)
     *whole, last = lines_of(tmp_path)
@@ -122,6 +125,58 @@ def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_append(tmp_path, k
     assert lines_of(tmp_path) == [*whole, last]
     results.append(make_record(3))
     assert [r['id'] for r in read_records(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_a_whole_last_line_that_lacks_its_newline_is_a_record(tmp_path):
+    start(tmp_path, 3)
+    path = tmp_path / 'stitches.jsonl'
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    results = open_results(tmp_path, RUN)
+    expected = [make_record(number) for number in range(3)]
+    assert results.records == read_records(tmp_path) == expected
+    results.append(make_record(3))
+    assert path.read_bytes().startswith(content)
+    assert read_records(tmp_path) == [*expected, make_record(3)]
+
+
+#: What a record may not say, as text of JSON, and what is said of it.
+DAMAGES = {
+    'a negative cost': ({'flops': '-1'}, 'flops .* from 0'),
+    'NaN as cost': ({'flops': 'NaN'}, 'NaN is not a number'),
+    'a cost of 400 digits': ({'flops': '9' * 400}, 'is too large'),
+    'a cost of 5000 digits': ({'flops': '9' * 5000}, 'is too large'),
+    'true as cost': ({'params': 'true'}, 'integer, got True'),
+    'NaN as metric': ({'metrics': '{"mIoU": NaN}'}, 'NaN is not a number'),
+    'a metric beyond floats': ({'metrics': '{"mIoU": 1e999}'}, 'too large'),
+    'a metric of 400 digits': ({'metrics': '{"mIoU": %s}' % ('1' * 400)}, 'too large'),
+    'true as metric': ({'metrics': '{"mIoU": true}'}, 'number, got True'),
+    'a metric twice': ({'metrics': '{"a": 1, "a": 2}'}, "the key 'a' twice"),
+    'no family': ({'family': 'null'}, 'family .* text, got None'),
+    'the family of another': ({'family': '"S-L"'}, "not the name .* family 'S-L'"),
+    'a negative id': ({'id': '-1'}, 'id of .* from 0'),
+    'brackets without end': ({'metrics': '[' * 10**5 + ']' * 10**5}, 'too deeply|number'),
+}
+
+
+@pytest.mark.parametrize('last', [True, False])
+@pytest.mark.parametrize('damage', DAMAGES)
+def test_a_record_that_cannot_be_is_refused_by_line_wherever_it_is_read(tmp_path, damage, last):
+    changed, reason = DAMAGES[damage]
+    start(tmp_path, 1)
+    texts = {key: json.dumps(value) for key, value in make_record(1).items()} | changed
+    line = '{' + ', '.join(f'"{key}": {text}' for key, text in texts.items()) + '}'
+    with open(tmp_path / 'stitches.jsonl', 'a') as file:
+        # Without a newline a line must end like others to be told from a torn one.
+        file.write(line if last and len(line) < 4000 else line + '\n')
+    for call in (
+        lambda: open_results(tmp_path, RUN),
+        lambda: read_records(tmp_path),
+        lambda: read_results(tmp_path),
+    ):
+        with pytest.raises(ValueError, match=f'stitches.jsonl, line 2, .*({reason})') as error:
+            call()
+        assert '\n' not in str(error.value) and len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize('damage', [b'{"id": 1, "na\n', b'\n', b'[]\n', b'{"id": 1}\n', b'\xff\n'])
@@ -209,16 +264,3 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
 def test_reading_a_folder_without_results_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match='no results of a sweep'):
         read_records(tmp_path)
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch):
-    target = tmp_path / 'run.json'
-    write_atomically(target, b'old')
-
-    def fail(*_):
-        raise OSError('disk full')
-
-    monkeypatch.setattr(records_module.os, 'fsync', fail)
-    with pytest.raises(OSError, match='disk full'):
-        write_atomically(target, b'new')
-    assert target.read_bytes() == b'old' and list(tmp_path.iterdir()) == [target]

@@ -9,17 +9,18 @@ import textwrap
 from pathlib import Path
 
 import mmsnnet.results.records as records_module
-from mmsnnet.results.records import open_results, read_records
+from mmsnnet.results.records import read_records
+from mmsnnet.results.results_folder import open_results
 
 RUN = {'config': 'c0ffee'}
 HERE = Path(records_module.__file__).parent
 
 CHILD = """
     import importlib, os, signal, sys, types
-    for name, path in (('mmsnnet', {package!r}), ('mmsnnet.evaluation', {folder_of_records!r})):
+    for name, path in (('mmsnnet', {package!r}), ('mmsnnet.results', {folder_of_records!r})):
         sys.modules[name] = types.ModuleType(name)  # the real package takes seconds to import
         sys.modules[name].__path__ = [path]
-    records = importlib.import_module('mmsnnet.results.records')
+    records = importlib.import_module('mmsnnet.results.results_folder')
     results = records.open_results({folder!r}, {run!r})
     for number in range(len(results), 100_000):
         metrics = {{f'class {{k}}/IoU': k / 7 for k in range(50)}}
@@ -48,7 +49,7 @@ def check_after_kill(folder, acknowledged):
     found = [record['id'] for record in results.records]
     assert found == list(range(len(found)))
     assert acknowledged < len(found) <= acknowledged + 2
-    results.append({**results.records[-1], 'id': len(found), 'name': 'the next'})
+    results.append({**results.records[-1], 'id': len(found), 'name': f'S{len(found)}'})
     assert [r['id'] for r in read_records(folder)] == [*found, len(found)]
 
 

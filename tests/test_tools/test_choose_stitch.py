@@ -103,3 +103,25 @@ def test_what_cannot_be_answered_is_one_line_and_a_code(folder, capsys, argument
 def test_a_folder_without_results_is_refused(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert 'does not exist: score the stitches' in capsys.readouterr().err
+
+
+def test_results_without_any_value_are_refused(folder, capsys, tmp_path):
+    write_results(tmp_path, [record('S6', 1, None), record('L12', 9, None, 1)])
+    assert main([str(tmp_path)]) == 2
+    assert 'None of the 2 stitches has a value of mIoU' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('line', 'message'),
+    [
+        (dict(record('S6', 1, 41.0)), "repeats the stitch 'S6'"),
+        (dict(record('S5', -1, 41.0)), 'flops'),
+        (dict(record('S5', 1, 41.0), family=None), 'family'),
+    ],
+)
+def test_a_line_that_cannot_be_is_one_line_with_its_number(folder, capsys, line, message):
+    with open(f'{folder}/stitches.jsonl', 'a') as file:
+        file.write(json.dumps(line) + '\n')
+    assert main([folder]) == 2
+    error = capsys.readouterr().err
+    assert 'stitches.jsonl, line 6, ' in error and message in error and error.count('\n') == 1

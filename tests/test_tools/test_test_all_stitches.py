@@ -19,7 +19,7 @@ from mmengine.config import Config
 from mmsnnet.engine.loops import StitchTestLoop
 from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.evaluation.sweep.partial_results import PartialResults
-from mmsnnet.results.records import ResultsFolder
+from mmsnnet.results.results_folder import ResultsFolder
 from mmsnnet.stitching import Block
 from mmsnnet.stitching.route_tree import RouteTree
 from tests.toy_segmentation import (

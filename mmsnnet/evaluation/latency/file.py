@@ -1,20 +1,17 @@
-"""The file of measured costs; `mmsnnet.results.result_files` reads it for choosing."""
+"""Content of the file of measured costs, `mmsnnet.results.latency_file`."""
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import statistics
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from mmsnnet import version
 from mmsnnet.results.fingerprint import fingerprint_text
-from mmsnnet.results.records import write_atomically
 from mmsnnet.stitching import StitchSpace
 
 from .measure import Latency, spread
@@ -124,11 +121,3 @@ def _check(
         return dict(median=middle, max=max(sizes, default=None))
 
     return dict(stitches=rows, latency_error=of(errors), memory_error=of(memory))
-
-
-def write_latency(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Path:
-    """Write the file, its folder too if need be."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(content, indent=1) + '\n').encode())
-    return path

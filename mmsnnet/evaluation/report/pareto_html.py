@@ -9,8 +9,8 @@ from contextlib import suppress
 from importlib import resources
 from typing import Any
 
-from mmsnnet.results.choice import Chooser
-from mmsnnet.results.result_files import ERRORS
+from mmsnnet.results.chooser import Chooser
+from mmsnnet.results.records import rule_of_metric
 from mmsnnet.stitching.alignment import Alignment
 from mmsnnet.stitching.route_names import anchors_of_names, route_of_name
 
@@ -74,7 +74,7 @@ def page_data(
     metrics = dict.fromkeys(
         key for chooser in sweeps.values() for one in chooser.candidates for key in one.metrics
     )
-    rules = {key: 'less' if key.split('/')[-1].lower() in ERRORS else 'greater' for key in metrics}
+    rules = {key: rule_of_metric(key) for key in metrics}
     rules[first.metric] = first.rule
     entries = []
     for name, chooser in sweeps.items():

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from mmsnnet.results.chooser import chooser_of_records
+from mmsnnet.results.files import write_atomically
 from mmsnnet.results.pareto import Point, dominated, hypervolume, pareto_front
-from mmsnnet.results.question import chooser_of_records
-from mmsnnet.results.records import write_atomically
 
 from .pareto_html import to_html
 from .pareto_plot import plot_png, plot_svg

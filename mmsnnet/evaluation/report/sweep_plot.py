@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from mmsnnet.results.choice import UNITS, Chooser
+from mmsnnet.results.candidate import UNITS
+from mmsnnet.results.chooser import Chooser
 from mmsnnet.results.pareto import Point, pareto_front
 
 from .pareto_plot import COLOURS, draw, label_points, style

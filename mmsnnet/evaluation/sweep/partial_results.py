@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from mmsnnet.results.files import write_atomically
 from mmsnnet.results.fingerprint import fingerprint_text
-from mmsnnet.results.records import write_atomically
 
 from .metric_state import pack, unpack
 

@@ -14,13 +14,9 @@ from mmsnnet.compat import prepare_cpu_launch
 from mmsnnet.models import check_loaded, find_stitched_backbone, without_augmentation
 from mmsnnet.models.host.head_statistics import STATISTICS_NAME
 from mmsnnet.models.host.head_weights import check_heads_loaded
-from mmsnnet.results.records import (
-    RECORDS_NAME,
-    RUN_NAME,
-    ResultsFolder,
-    check_fingerprint,
-    open_results,
-)
+from mmsnnet.results.records import RECORDS_NAME
+from mmsnnet.results.results_folder import ResultsFolder, open_results
+from mmsnnet.results.run_file import RUN_NAME, check_fingerprint, describe_space
 from mmsnnet.stitching import CostTable, Stitch
 
 from ..cost.model_cost import model_costs
@@ -131,6 +127,7 @@ class StitchSweep:
             details = {
                 'checkpoint': str(cfg.load_from),
                 'image_size': list(self.backbone.img_size),
+                'space': describe_space(self.backbone.space),
                 'test_loop': {key: cfg.test_cfg.get(key) for key in _METRIC_KEYS},
             }
             # Without its description it is unknown of what run these are.

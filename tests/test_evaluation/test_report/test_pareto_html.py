@@ -12,8 +12,8 @@ import subprocess
 import pytest
 
 from mmsnnet.evaluation.report.pareto_html import page_data, to_html
+from mmsnnet.results.chooser import chooser_of_records
 from mmsnnet.results.pareto import Point, pareto_front
-from mmsnnet.results.question import chooser_of_records
 from tests.builders import tiny_backbone
 from tests.results_folder import write_latency
 

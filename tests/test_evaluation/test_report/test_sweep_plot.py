@@ -7,7 +7,7 @@ import pytest
 
 from mmsnnet.evaluation.report.pareto_plot import to_svg
 from mmsnnet.evaluation.report.sweep_plot import draw_sweeps
-from mmsnnet.results.question import chooser_of_records
+from mmsnnet.results.chooser import chooser_of_records
 from tests.results_folder import record, write_latency
 
 ONE = [record('S6', 1, 40.0), record('L12', 9, 50.0), record('S3-L6', 5, 49.0),

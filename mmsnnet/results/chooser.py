@@ -2,54 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 
+from mmsnnet.stitching.cost import CostTable
+from mmsnnet.stitching.space import StitchSpace
+
+from .candidate import UNITS, Candidate, check_axis
+from .latency_file import read_latency
 from .pareto import Point, cheapest_above, dominated, knee_point, pareto_front
-
-#: Axes of cost: what a number on each is counted in.
-UNITS = {'gflops': 'GFLOPs', 'params': 'M parameters', 'ms': 'ms', 'mb': 'MB'}
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A stitch with what is known of it.
-
-    Attributes:
-        name: Name of the stitch.
-        family: Labels of its segments.
-        flops: Multiply-adds for one image.
-        params: Parameters that take part.
-        quality: Value of the metric; NaN when it has none or was not scored.
-        ms: Measured milliseconds, if known.
-        mb: Megabytes (10^6 bytes) that it takes, if known.
-        metrics: All its metrics.
-    """
-
-    name: str
-    family: str
-    flops: int
-    params: int
-    quality: float = float('nan')
-    ms: float | None = None
-    mb: float | None = None
-    metrics: Mapping[str, float | None] = field(default_factory=dict, compare=False)
-
-    def cost(self, axis: str) -> float | None:
-        """Cost on an axis of ``UNITS``; None where it was not measured."""
-        known = dict(gflops=self.flops / 1e9, params=self.params / 1e6, ms=self.ms, mb=self.mb)
-        return known[axis]
-
-
-def check_axis(axis: str) -> str:
-    """The axis itself.
-
-    Raises:
-        ValueError: If it is unknown.
-    """
-    if axis not in UNITS:
-        raise ValueError(f'Unknown cost {axis!r}; choose one of {", ".join(UNITS)}.')
-    return axis
+from .records import Record, metric_value
+from .results_folder import read_results
 
 
 class Chooser:
@@ -134,10 +97,10 @@ class Chooser:
     def _unattainable(self, limits: Mapping[str, float]) -> str:
         wanted = ' and '.join(f'{limit:g} {UNITS[axis]}' for axis, limit in limits.items())
         least = {axis: min(self.candidates, key=lambda one: one.cost(axis)) for axis in limits}
-        told = ', '.join(
+        cheapest = ', '.join(
             f'{one.name} with {one.cost(axis):.4g} {UNITS[axis]}' for axis, one in least.items()
         )
-        return f'No stitch keeps within {wanted}; the cheapest is {told}.'
+        return f'No stitch keeps within {wanted}; the cheapest is {cheapest}.'
 
     def reaching(self, quality: float, axis: str = 'gflops') -> Candidate:
         """Cheapest stitch on an axis that is at least as good as ``quality``.
@@ -163,6 +126,120 @@ class Chooser:
         self._check_scored()
         return [self[point.name] for point in dominated(self.points(axis), self.rule)]
 
+    def choose(
+        self,
+        min_metric: float | None = None,
+        knee: bool | str = False,
+        **limits: float | None,
+    ) -> Candidate:
+        """Stitch by limits of cost, a least quality, or the knee of the front.
+
+        Args:
+            min_metric: Quality that the cheapest stitch in GFLOPs is to reach.
+            knee: True for the knee over GFLOPs, or the axis of cost.
+            limits: Most that the stitch may cost, by axis.
+
+        Raises:
+            ValueError: Unless exactly one of the three is given, or if no stitch meets it.
+        """
+        for axis in limits:
+            check_axis(axis)
+        limits = {axis: limit for axis, limit in limits.items() if limit is not None}
+        if sum((min_metric is not None, bool(knee), bool(limits))) != 1:
+            raise ValueError(
+                f'Ask for one thing: limits ({", ".join(f"{axis}=" for axis in UNITS)}), '
+                'min_metric= or knee=.'
+            )
+        if limits:
+            return self.within(**limits)
+        if min_metric is not None:
+            return self.reaching(min_metric)
+        return self.knee('gflops' if knee is True else knee)
+
+    def check_space(self, space: StitchSpace, source: object) -> Chooser:
+        """The chooser itself.
+
+        Args:
+            space: Stitches of a model.
+            source: What the candidates were read from, for the message.
+
+        Raises:
+            ValueError: If there are candidates that the space has not.
+        """
+        foreign = [one.name for one in self.candidates if one.name not in space]
+        if foreign:
+            raise ValueError(
+                f'{source} has results of {len(foreign)} stitches that this model has not, such '
+                f'as {foreign[0]}: they are of other anchors or of another scheme.'
+            )
+        return self
+
     def _check_scored(self) -> None:
         if self.metric is None:
             raise ValueError('No stitch was scored: give the results folder of a sweep.')
+        if all(one.quality != one.quality for one in self.candidates):
+            raise ValueError(
+                f'None of the {len(self.candidates)} stitches has a value of {self.metric}: all '
+                'are null. Choose another metric, or look at what was scored.'
+            )
+
+
+def chooser_of_results(
+    directory: str | os.PathLike[str],
+    latency: str | os.PathLike[str] | None = None,
+    metric: str | None = None,
+    rule: str | None = None,
+) -> Chooser:
+    """Chooser among the scored stitches of a results folder.
+
+    Args:
+        directory: Folder of ``tools/test_all_stitches.py``.
+        latency: File of ``tools/measure_latency.py``, for limits in ms and MB.
+        metric: See :func:`~mmsnnet.results.results_folder.read_results`.
+        rule: See there.
+
+    Raises:
+        FileNotFoundError: If results or latency are missing.
+        ValueError: If they are damaged.
+    """
+    results = read_results(directory, metric, rule)
+    return chooser_of_records(results.records, results.metric, results.rule, latency)
+
+
+def chooser_of_records(
+    records: Iterable[Record],
+    metric: str | None,
+    rule: str = 'greater',
+    latency: str | os.PathLike[str] | None = None,
+) -> Chooser:
+    """Chooser among the stitches of records.
+
+    Args:
+        records: Dicts of ``name family flops params metrics``.
+        metric: Metric to choose by; None if they have none.
+        rule: 'greater' or 'less', which is better.
+        latency: File of ``tools/measure_latency.py``.
+    """
+    measured = read_latency(latency) if latency is not None else {}
+    candidates = [
+        Candidate(
+            *(record[key] for key in ('name', 'family', 'flops', 'params')),
+            metric_value(record, metric) if metric else float('nan'),
+            *measured.get(record['name'], (None, None)),
+            record['metrics'],
+        )
+        for record in records
+    ]
+    return Chooser(candidates, metric, rule)
+
+
+def chooser_of_costs(
+    costs: CostTable, latency: str | os.PathLike[str] | None = None
+) -> Chooser:
+    """Chooser among all stitches of a cost table, none of which was scored."""
+    measured = read_latency(latency) if latency is not None else {}
+    return Chooser(
+        Candidate(stitch.name, stitch.family, costs[stitch].flops, costs[stitch].params,
+                  float('nan'), *measured.get(stitch.name, (None, None)))
+        for stitch in costs.space
+    )  # fmt: skip

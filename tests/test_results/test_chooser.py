@@ -7,7 +7,8 @@ import random
 
 import pytest
 
-from mmsnnet.results.choice import Candidate, Chooser
+from mmsnnet.results.candidate import Candidate
+from mmsnnet.results.chooser import Chooser
 
 AXES = ('gflops', 'params', 'ms', 'mb')
 
@@ -140,3 +141,11 @@ def test_a_budget_that_only_unscored_stitches_keep_has_no_answer():
     candidates = [Candidate('a', 'S', 10**9, 1), Candidate('b', 'L', 10**10, 1, 3.0)]
     with pytest.raises(ValueError, match='None of the stitches within the budget has a mIoU'):
         Chooser(candidates, 'mIoU').within(gflops=2)
+
+
+@pytest.mark.parametrize('call', ['front', 'dominated', 'knee'])
+def test_where_no_stitch_has_a_value_it_is_said_in_one_line(call):
+    chooser = Chooser([Candidate(f'S{i}', 'S', i, i) for i in range(3)], 'mIoU')
+    with pytest.raises(ValueError, match='None of the 3 stitches has a value of mIoU') as error:
+        getattr(chooser, call)()
+    assert '\n' not in str(error.value)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from mmsnnet.results.question import ask, chooser_of_costs, chooser_of_results, resolve_stitch
+from mmsnnet.results.chooser import chooser_of_costs, chooser_of_results
+from mmsnnet.results.initial_stitch import resolve_stitch
 from mmsnnet.stitching import CostTable
 from tests.builders import tiny_backbone
 from tests.results_folder import record, write_latency, write_results
@@ -102,4 +103,4 @@ def test_a_limit_of_a_cost_table_agrees_with_the_table(space):
     costs = CostTable(space, 96)
     chooser = chooser_of_costs(costs)
     assert {one.name: one.flops for one in chooser.candidates} == costs.flops
-    assert ask(chooser, params=1e9).name == max(costs.flops, key=costs.flops.get)
+    assert chooser.choose(params=1e9).name == max(costs.flops, key=costs.flops.get)
