@@ -35,6 +35,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--rule', choices=('greater', 'less'), help='which is better (default: by the sweep)'
     )
     parser.add_argument('--title', help='heading')
+    parser.add_argument(
+        '--from-zero', action='store_true', help='let both axes of png and svg begin at 0'
+    )
     return parser.parse_args(argv)
 
 
@@ -89,15 +92,14 @@ def plot(args: argparse.Namespace) -> list[Path]:
         ValueError: If the ending is unknown or sweeps cannot be compared.
     """
     from mmsnnet.evaluation.report.pareto_html import to_html
-    from mmsnnet.evaluation.report.pareto_plot import to_png, to_svg
-    from mmsnnet.evaluation.report.sweep_plot import draw_sweeps
+    from mmsnnet.evaluation.report.pareto_plot import draw_sweeps, to_png, to_svg
 
     out = Path(args.out)
     kind = out.suffix.lstrip('.').lower()
     if kind and kind not in KINDS:
         raise ValueError(f'--out {out} must end in {", ".join("." + k for k in KINDS)}.')
     sweeps = load(args)
-    figure = draw_sweeps(sweeps, args.axis, args.title)
+    figure = draw_sweeps(sweeps, args.axis, args.title, args.from_zero)
     make = {
         'png': lambda: to_png(figure),
         'svg': lambda: to_svg(figure),

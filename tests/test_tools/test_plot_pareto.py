@@ -35,6 +35,14 @@ def test_latency_of_one_file_serves_all(folders, tmp_path):
     assert '"axis": "ms"' in text and '"title": "On a clock"' in text and '"ms": 10.0' in text
 
 
+def test_axes_begin_at_zero_on_request(folders, tmp_path):
+    files = [tmp_path / name for name in ('near.svg', 'zero.svg')]
+    assert main([folders[0], '--out', str(files[0])]) == 0
+    assert main([folders[0], '--out', str(files[1]), '--from-zero']) == 0
+    near, zero = (path.read_text() for path in files)
+    assert '<!-- 0 -->' in zero and '<!-- 20 -->' in zero and '<!-- 20 -->' not in near
+
+
 def test_sweeps_are_named_by_what_tells_their_folders_apart(folders):
     assert names_of(folders, None) == ['a/sweep', 'b/sweep']
     assert names_of(folders[:1], None) == ['sweep']

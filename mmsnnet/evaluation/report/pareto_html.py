@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib import resources
@@ -14,11 +13,9 @@ from mmsnnet.results.records import rule_of_metric
 from mmsnnet.stitching.alignment import Alignment
 from mmsnnet.stitching.route_names import anchors_of_names, route_of_name
 
+from .quantities import AXIS_LABELS, shown_value
+
 _DATA = '/*DATA*/'
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _stitches(chooser: Chooser) -> list[dict[str, Any]]:
@@ -27,7 +24,7 @@ def _stitches(chooser: Chooser) -> list[dict[str, Any]]:
             name=one.name,
             family=one.family,
             **{axis: one.cost(axis) for axis in ('gflops', 'params', 'ms', 'mb')},
-            metrics={key: _finite(value) for key, value in one.metrics.items()},
+            metrics={key: shown_value(value) for key, value in one.metrics.items()},
         )
         for one in chooser.candidates
     ]
@@ -60,6 +57,13 @@ def _routes(chooser: Chooser) -> tuple[list[dict[str, Any]], dict[str, list[list
     return anchors, routes
 
 
+def _knee(chooser: Chooser, axis: str) -> str | None:
+    """Name of the knee of the front; None where no stitch has the metric."""
+    with suppress(ValueError):
+        return chooser.knee(axis).name
+    return None
+
+
 def page_data(
     sweeps: Mapping[str, Chooser], title: str | None = None, axis: str = 'gflops'
 ) -> dict[str, Any]:
@@ -86,7 +90,9 @@ def page_data(
         title=title or ', '.join(sweeps),
         metric=first.metric,
         axis=axis,
+        labels=AXIS_LABELS,
         rules=rules,
+        knee=_knee(first, axis),
         sweeps=entries,
     )
 
@@ -97,7 +103,8 @@ def to_html(
     """Page of one or several sweeps; it needs nothing but itself.
 
     Hovering a stitch shows its costs and metrics, a click its route; costs, metrics and families
-    can be chosen. ``pareto.html#S5-L14`` opens with that stitch chosen.
+    can be chosen. The page opens with the knee of the front, ``pareto.html#S5-L14`` with that
+    stitch, and its address follows the clicks (``#S5-L14@name`` for sweeps beyond the first).
 
     Args:
         sweeps: See :func:`page_data`.

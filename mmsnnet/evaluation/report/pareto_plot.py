@@ -1,13 +1,16 @@
-"""The picture of a sweep: every stitch over its cost, the anchors and the Pareto front."""
+"""The picture of sweeps: every stitch over its cost, the anchors and the Pareto front."""
 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from mmsnnet.results.chooser import Chooser
 from mmsnnet.results.pareto import Point, pareto_front
+
+from .labels import label_points
+from .quantities import AXIS_LABELS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,50 +19,57 @@ if TYPE_CHECKING:
 #: Okabe and Ito's colours, which the colour-blind can tell apart; markers tell further families.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9')
 _MARKERS = ('o', 's', 'D', '^', 'v', 'P')
-_MOST_LABELS = 20
 
 
-def _draw_families(axes: Axes, points: Sequence[Point], families: Mapping[str, str]) -> None:
+def _place(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [point.cost for point in points], [point.quality for point in points]
+
+
+def _scored(chooser: Chooser, axis: str) -> tuple[list[Point], list[Point]]:
+    """Points that have a quality, and those of them that are anchors alone."""
+    points = [point for point in chooser.points(axis) if point.quality == point.quality]
+    return points, [point for point in points if '-' not in chooser[point.name].family]
+
+
+def _draw_stars(axes: Axes, anchors: Sequence[Point], colour: str, label: str | None) -> None:
+    axes.scatter(
+        *_place(anchors),
+        s=220,
+        color=colour,
+        marker='*',
+        edgecolors='white',
+        linewidths=0.8,
+        label=label,
+        zorder=4,
+    )
+
+
+def _draw_families(axes: Axes, chooser: Chooser, points: Sequence[Point]) -> None:
     """Draw the stitches that are no anchors, one colour and one legend entry a family."""
     groups: dict[str, list[Point]] = {}
     for point in points:
-        groups.setdefault(families[point.name], []).append(point)
+        groups.setdefault(chooser[point.name].family, []).append(point)
     crossing = [family for family in groups if '-' in family]
     for number, family in enumerate(sorted(crossing, key=lambda f: f.count('-'))):
-        group = groups[family]
         axes.scatter(
-            [point.cost for point in group],
-            [point.quality for point in group],
+            *_place(groups[family]),
             s=26,
             color=COLOURS[number % len(COLOURS)],
             marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
             alpha=0.75,
             linewidths=0,
-            label=f'{family} ({len(group)})',
+            label=f'{family} ({len(groups[family])})',
             zorder=2,
         )
 
 
-def _draw_anchors(axes: Axes, anchors: Sequence[Point]) -> None:
-    """Draw the anchors as stars."""
-    axes.scatter(
-        [point.cost for point in anchors],
-        [point.quality for point in anchors],
-        s=230,
-        color='#222222',
-        marker='*',
-        edgecolors='white',
-        linewidths=0.8,
-        label='anchors',
-        zorder=4,
-    )
-
-
-def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
-    """Draw the front as a line through ringed points."""
+def _draw_one(axes: Axes, chooser: Chooser, axis: str) -> tuple[list[Point], list[Point]]:
+    """Draw a sweep by families; returns the points to name, anchors and front, and all points."""
+    points, anchors = _scored(chooser, axis)
+    front = pareto_front(points, chooser.rule)
+    _draw_families(axes, chooser, points)
     axes.plot(
-        [point.cost for point in front],
-        [point.quality for point in front],
+        *_place(front),
         color='#444444',
         linewidth=1.3,
         marker='o',
@@ -69,91 +79,91 @@ def _draw_front(axes: Axes, front: Sequence[Point]) -> None:
         label=f'Pareto front ({len(front)})',
         zorder=3,
     )
+    _draw_stars(axes, anchors, '#222222', 'anchors')
+    axes.set_title(f'{len(front)} of {len(chooser.candidates)} stitches on the Pareto front')
+    return list({point.name: point for point in (*anchors, *front)}.values()), points
 
 
-def label_points(axes: Axes, points: Sequence[Point], bold: set[str], upwards: bool) -> None:
-    """Write names beside points, leaving out those that would run into one already written.
-
-    Bold names (the anchors) come first; the others from cheap to costly.
-    """
-    from matplotlib.patheffects import withStroke
-
-    width, height = axes.get_figure().get_size_inches() * 72  # in points, as font sizes are
-    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
-    taken: list[tuple[float, float, float]] = []
-    for point in sorted(points, key=lambda point: (point.name not in bold, point.cost)):
-        size = 10 if point.name in bold else 7.5
-        x = (point.cost - left) / (right - left) * width
-        y = (point.quality - low) / (high - low) * height
-        length = 0.62 * size * len(point.name)
-        # Texts end at x, so the right one of two reaches its own length to the left.
-        if any(abs(y - v) < 10 and -length - 2 < u - x < w + 2 for u, v, w in taken):
-            continue
-        taken.append((x, y, length))
-        axes.annotate(
-            point.name,
-            (point.cost, point.quality),
-            xytext=(-4, 6 if upwards else -6),
-            textcoords='offset points',
-            ha='right',
-            va='bottom' if upwards else 'top',
-            fontsize=size,
-            fontweight='bold' if point.name in bold else 'normal',
-            color='#222222',
-            path_effects=[withStroke(linewidth=2.5, foreground='white')],
-            zorder=5,
-        )
+def _draw_several(
+    axes: Axes, sweeps: Mapping[str, Chooser], axis: str
+) -> tuple[list[Point], list[Point]]:
+    """Draw sweeps, each in a colour; returns the anchors, to be named, and all points."""
+    drawn, named = [], []
+    for number, (name, chooser) in enumerate(sweeps.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        points, anchors = _scored(chooser, axis)
+        front = pareto_front(points, chooser.rule)
+        axes.scatter(*_place(points), s=16, color=colour, alpha=0.3, linewidths=0, zorder=2)
+        label = f'{name} ({len(front)} of {len(points)} on the front)'
+        axes.plot(*_place(front), color=colour, marker='o', markersize=5, label=label, zorder=3)
+        _draw_stars(axes, anchors, colour, None)
+        drawn += points
+        named += anchors
+    axes.set_title(f'{len(sweeps)} sweeps')
+    # An anchor of several sweeps is named once, at its best.
+    named.sort(key=lambda point: point.quality, reverse=chooser.rule == 'less')
+    return list({point.name: point for point in named}.values()), drawn
 
 
-def style(axes: Axes, metric: str, direction: str, unit: str) -> None:
-    """Name the axes and make the frame recede behind the points."""
-    axes.set_xlabel(unit)
-    axes.set_ylabel(f'{metric} ({"higher" if direction == "greater" else "lower"} is better)')
+def _style(axes: Axes, metric: str, rule: str, label: str, from_zero: bool) -> None:
+    """Name the axes, set their limits and make the frame recede behind the points."""
+    axes.set_xlabel(label)
+    axes.set_ylabel(f'{metric} ({"higher" if rule == "greater" else "lower"} is better)')
     axes.grid(True, color='#dddddd', linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[['top', 'right']].set_visible(False)
+    axes.margins(x=0.06, y=0.1)
+    if from_zero:
+        axes.set_xlim(left=0)
+        axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     # Beside the axes, where it cannot hide stitches.
     axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
 
 
-def draw(
-    points: Sequence[Point],
-    families: Mapping[str, str],
-    metric: str,
-    direction: str = 'greater',
+def _common_metric(sweeps: Mapping[str, Chooser]) -> tuple[str | None, str]:
+    metrics = {(chooser.metric, chooser.rule) for chooser in sweeps.values()}
+    if len(metrics) != 1:
+        found = ', '.join(f'{n}: {c.metric} ({c.rule})' for n, c in sweeps.items())
+        raise ValueError(f'Sweeps of one metric can be compared, got {found or "none"}.')
+    return metrics.pop()
+
+
+def draw_sweeps(
+    sweeps: Mapping[str, Chooser],
+    axis: str = 'gflops',
     title: str | None = None,
-    unit: str = 'GFLOPs',
+    from_zero: bool = False,
 ) -> Figure:
-    """Return a figure of the stitches in the plane of cost and metric.
+    """Return a figure of one or several sweeps in the plane of a cost and their metric.
+
+    One sweep alone is drawn by families; of several each has a colour. Stitches without a
+    quality are left out.
 
     Args:
-        points: One point a stitch; those of NaN quality are left out. Costs are in ``unit``, but
-            in FLOPs where that is GFLOPs.
-        families: Family of each stitch by name; one without a '-' is an anchor.
-        metric: Label of the quality axis.
-        direction: 'greater' or 'less', which quality is better.
-        title: Heading; None for the size of the front.
-        unit: Label of the cost axis.
+        sweeps: Stitches by name of the sweep.
+        axis: 'gflops', 'params', 'ms' or 'mb'.
+        title: Heading; None for one that says what is seen.
+        from_zero: Let both axes begin at 0, so that lengths can be compared by eye.
+
+    Raises:
+        ValueError: If there are no sweeps, their metrics or rules differ, or a cost is unknown.
     """
     # Not pyplot: it would keep the figure and look for a display.
     from matplotlib.figure import Figure
 
-    scale = 1e9 if unit == 'GFLOPs' else 1
-    shown = [Point(p.name, p.cost / scale, p.quality) for p in points if not math.isnan(p.quality)]
-    front = pareto_front(shown, direction)
-    anchors = [point for point in shown if '-' not in families[point.name]]
+    metric, rule = _common_metric(sweeps)
     figure = Figure(figsize=(8.4, 5.4), dpi=150, layout='constrained')
     axes = figure.add_subplot()
-    _draw_families(axes, shown, families)
-    _draw_front(axes, front)
-    _draw_anchors(axes, anchors)
-    axes.margins(x=0.06, y=0.1)
-    few = front if len(front) <= _MOST_LABELS else []
-    named = {point.name: point for point in (*anchors, *few)}
-    bold = {point.name for point in anchors}
-    label_points(axes, list(named.values()), bold, upwards=direction == 'greater')
-    axes.set_title(title or f'{len(front)} of {len(points)} stitches on the Pareto front')
-    style(axes, metric, direction, unit)
+    if len(sweeps) == 1:
+        named, drawn = _draw_one(axes, next(iter(sweeps.values())), axis)
+    else:
+        named, drawn = _draw_several(axes, sweeps, axis)
+    if title:
+        axes.set_title(title)
+    _style(axes, metric, rule, AXIS_LABELS[axis], from_zero)
+    families = {one.name: one.family for c in sweeps.values() for one in c.candidates}
+    bold = {point.name for point in named if '-' not in families[point.name]}
+    label_points(axes, named, bold, drawn, upwards=rule == 'greater')
     return figure
 
 
@@ -175,13 +185,3 @@ def to_svg(figure: Figure) -> bytes:
     with rc_context({'svg.hashsalt': 'mmsnnet'}):
         FigureCanvasSVG(figure).print_svg(content, metadata={'Date': None, 'Creator': None})
     return content.getvalue()
-
-
-def plot_png(*arguments: Any, **named: Any) -> bytes:
-    """Return the picture of :func:`draw`, which takes the arguments, as a PNG file."""
-    return to_png(draw(*arguments, **named))
-
-
-def plot_svg(*arguments: Any, **named: Any) -> bytes:
-    """Return the picture of :func:`draw`, which takes the arguments, as an SVG file."""
-    return to_svg(draw(*arguments, **named))

@@ -2,7 +2,7 @@
 
 Records are dicts as in ``stitches.jsonl`` (see `mmsnnet.results.records`). FLOPs are the cost
 and one metric is the quality. A stitch whose metric is missing or not finite is listed, but can
-neither be on the front nor in the picture.
+neither be on the front nor in the picture. FLOPs and parameters are those of the whole model.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from mmsnnet.results.chooser import chooser_of_records
 from mmsnnet.results.files import write_atomically
 from mmsnnet.results.pareto import Point, dominated, hypervolume, pareto_front
 
 from .pareto_html import to_html
-from .pareto_plot import plot_png, plot_svg
-from .pareto_table import front_table
+from .pareto_plot import draw_sweeps, to_png, to_svg
+from .quantities import decimals, shown_value
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 Record = Mapping[str, object]
 
@@ -48,16 +51,11 @@ def is_anchor(record: Record) -> bool:
     return '-' not in record['family']
 
 
-def _finite(value: float | None) -> float | None:
-    """Return a value, or None where it is not finite."""
-    return value if value is not None and math.isfinite(value) else None
-
-
 def to_points(records: Sequence[Record], metric: str) -> list[Point]:
     """Return one point a record, in the same order: FLOPs and the metric, NaN where it has none.
 
     Raises:
-        ValueError: If there are no records, or none has the metric; those there are are told.
+        ValueError: If there are no records, or none has the metric; the nearest are named.
     """
     if not records:
         raise ValueError('There are no records to report on.')
@@ -70,7 +68,7 @@ def to_points(records: Sequence[Record], metric: str) -> list[Point]:
         )
     points = []
     for record in records:
-        value = _finite(record['metrics'].get(metric))
+        value = shown_value(record['metrics'].get(metric))
         points.append(Point(record['name'], record['flops'], math.nan if value is None else value))
     return points
 
@@ -117,7 +115,7 @@ def summarise(
 def _row(record: Record, metric: str) -> dict[str, object]:
     """Return the fields of a record that a summary shows."""
     row = {key: record[key] for key in ('id', 'name', 'family', 'flops', 'params')}
-    return {**row, 'value': _finite(record['metrics'].get(metric))}
+    return {**row, 'value': shown_value(record['metrics'].get(metric))}
 
 
 def to_csv(records: Sequence[Record], metric: str, direction: str = 'greater') -> str:
@@ -133,7 +131,7 @@ def to_csv(records: Sequence[Record], metric: str, direction: str = 'greater') -
     fields = ('id', 'name', 'family', 'flops', 'params')
     writer.writerow([*fields, *keys, 'on_front'])
     for record in sorted(records, key=lambda record: (record['flops'], record['id'])):
-        values = [_finite(record['metrics'].get(key)) for key in keys]
+        values = [shown_value(record['metrics'].get(key)) for key in keys]
         on_front = 'true' if record['name'] in front else 'false'
         writer.writerow([*(record[field] for field in fields), *values, on_front])
     return text.getvalue()
@@ -163,14 +161,14 @@ def write_report(
     Raises:
         ValueError: As `summarise`; nothing is written then.
     """
-    families = {record['name']: record['family'] for record in records}
-    drawn = to_points(records, metric), families, metric, direction, title
+    summary = summarise(records, metric, direction, volume)
     sweep = {title or 'stitches': chooser_of_records(records, metric, direction)}
+    figure = draw_sweeps(sweep, title=title)
     contents = {
-        'json': json.dumps(summarise(records, metric, direction, volume), indent=2).encode(),
+        'json': json.dumps(summary, indent=2).encode(),
         'csv': to_csv(records, metric, direction).encode(),
-        'png': plot_png(*drawn),
-        'svg': plot_svg(*drawn),
+        'png': to_png(figure),
+        'svg': to_svg(figure),
         'html': to_html(sweep).encode(),
     }
     directory = Path(directory)
@@ -179,6 +177,35 @@ def write_report(
     for kind, path in paths.items():
         write_atomically(path, contents[kind])
     return paths
+
+
+def _front_table(
+    rows: Sequence[Mapping[str, object]], metric: str, front: set[str], plain: bool
+) -> Table:
+    """Return a table of rows of `_row`; names in ``front`` get a star, ``plain`` is ASCII alone."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD, title_justify='left')
+    sides = ('right', 'left', 'left', 'right', 'right', 'right', 'left')
+    names = ('id', 'stitch', 'family', 'GFLOPs', 'params (M)', metric, 'front')
+    for name, side in zip(names, sides):
+        table.add_column(name, justify=side, no_wrap=True)
+    gflops = decimals([row['flops'] / 1e9 for row in rows])
+    params = decimals([row['params'] / 1e6 for row in rows])
+    values = decimals([row['value'] for row in rows if row['value'] is not None])
+    for row in sorted(rows, key=lambda row: (row['flops'], row['id'])):
+        table.add_row(
+            str(row['id']),
+            row['name'],
+            row['family'],
+            f'{row["flops"] / 1e9:.{gflops}f}',
+            f'{row["params"] / 1e6:.{params}f}',
+            '-' if row['value'] is None else f'{row["value"]:.{values}f}',
+            '*' if row['name'] in front else '',
+            style='bold' if is_anchor(row) else None,
+        )
+    return table
 
 
 def print_table(
@@ -211,6 +238,9 @@ def print_table(
     shown = [r for r in records if rows == 'all' or r['name'] in front or is_anchor(r)]
     plain = not Console(file=file).is_terminal
     console = Console(file=file, width=200 if plain else None, markup=False, highlight=False)
-    table = front_table([_row(record, metric) for record in shown], metric, front, plain)
-    table.title = f'{len(front)} of {len(points)} stitches are on the Pareto front'
+    table = _front_table([_row(record, metric) for record in shown], metric, front, plain)
+    table.title = (
+        f'{len(front)} of {len(points)} stitches are on the Pareto front '
+        '(GFLOPs and parameters of the whole model)'
+    )
     console.print(table)
