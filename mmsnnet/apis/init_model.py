@@ -5,17 +5,22 @@ from __future__ import annotations
 import copy
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from torch import nn
 
+from mmsnnet.compat.safe_load import torch_reads_safely
 from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
+from mmsnnet.models.checkpoint_file import load_safely
 from mmsnnet.models.host.head_statistics import attach_statistics_of
 from mmsnnet.models.host.head_weights import check_heads_loaded
 from mmsnnet.results.chooser import Chooser, chooser_of_costs, chooser_of_results
+from mmsnnet.results.fingerprint import fingerprint_file
+from mmsnnet.results.run_file import read_run
 from mmsnnet.stitching import Cost, CostTable
 
 from .model_config import load_model_config
@@ -40,61 +45,111 @@ def init_model(
     :class:`~mmsnnet.apis.StitchControl`, such as ``model.set_budget(gflops=120)``.
 
     Args:
-        config: Config, or its file; its ``default_scope`` tells the host.
+        config: Config, or its file; its ``default_scope`` names the host.
         checkpoint: Weights; None leaves the model untrained.
         device: Where it runs.
         cfg_options: Overrides of the config.
-        results: Folder of a sweep, whose head statistics are attached if it has some.
+        results: Folder of a sweep of this checkpoint; head statistics in it are attached.
         latency: File of ``tools/measure_latency.py``, for budgets in ms and MB.
         metric: Metric to choose by; None for that of the sweep.
         rule: 'greater' or 'less'; None for that of the sweep.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If the model is not stitched, loaded or fitted, or results are of another one.
+        ValueError: If the checkpoint cannot be read, the model is not stitched, loaded or fitted,
+            or results are of another one.
     """
-    model = _build(load_model_config(config), checkpoint, device, cfg_options)
+    model = _load(load_model_config(config), checkpoint, device, cfg_options)
     backbone = find_stitched_backbone(model)
-    _check_checkpoint(model, checkpoint)
     if results is None:
         costs = _costs_of(model, backbone)
         return give_control(model, chooser_of_costs(costs, latency), costs)
     chooser = chooser_of_results(results, latency, metric, rule)
     chooser.check_space(backbone.space, results)
+    _check_results(results, checkpoint)
     attach_statistics_of(results, model)
     return give_control(model, chooser, _costs_behind(chooser, backbone))
 
 
-def _check_checkpoint(model: nn.Module, checkpoint: str | PathLike | None) -> None:
-    """Refuse a checkpoint that left weights of the model random.
+def _check_file(checkpoint: str | PathLike | None, cfg: Config) -> None:
+    """Refuse a file that is no checkpoint, before the host unpickles it.
 
     Raises:
-        ValueError: If it holds no backbone or other heads, or stitches that were never fitted.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it cannot be read safely, or is not what the host takes.
     """
+    if checkpoint is None:
+        return
+    if not Path(checkpoint).is_file():
+        raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
+    if not torch_reads_safely():
+        return
+    content = load_safely(checkpoint)
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f'Checkpoint {checkpoint} holds a {type(content).__name__} where a dict with '
+            'state_dict and meta is needed.'
+        )
+    if _scope(cfg) != 'mmdet' and 'meta' not in content:
+        raise ValueError(
+            f'Checkpoint {checkpoint} has no meta, which MMSegmentation reads: wrap the weights, '
+            "torch.save(dict(state_dict=..., meta=dict(dataset_meta=dict(classes=...))), FILE)."
+        )
+
+
+def _check_results(results: str | PathLike, checkpoint: str | PathLike | None) -> None:
+    """Refuse results of another checkpoint, as far as their run says of which they are.
+
+    Raises:
+        ValueError: If they are.
+    """
+    try:
+        scored = read_run(Path(results))['fingerprint'].get('checkpoint')
+    except FileNotFoundError:
+        return  # records of the user's own need no run
+    if None not in (scored, checkpoint) and scored != fingerprint_file(checkpoint):
+        raise ValueError(
+            f'The results in {results} are of another checkpoint than {checkpoint}: score this '
+            'one with tools/test_all_stitches.py, or give the checkpoint that was scored.'
+        )
+
+
+def _load(
+    cfg: Config, checkpoint: str | PathLike | None, device: str, options: dict[str, Any] | None
+) -> nn.Module:
+    """Model of a host, at the weights of a checkpoint if there is one.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ValueError: If it cannot be read, or left weights of the model random: if it holds no
+            backbone, other heads, or stitches that were never fitted.
+    """
+    _check_file(checkpoint, cfg)
+    model = _build(cfg, checkpoint, device, options)
     if checkpoint is not None:
         check_loaded(find_stitched_backbone(model), checkpoint)
         check_heads_loaded(model, str(checkpoint))
+    return model
 
 
 def _build(
     cfg: Config, checkpoint: str | PathLike | None, device: str, options: dict[str, Any] | None
 ) -> nn.Module:
-    """Model of a host, by the host's own function.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-    """
+    """Model of a host, by the host's own function."""
     checkpoint = None if checkpoint is None else str(checkpoint)
-    if checkpoint is not None and not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
     cfg = _without_truth(cfg)
-    if cfg.get('default_scope', 'mmseg') == 'mmdet':
+    if _scope(cfg) == 'mmdet':
         from mmdet.apis import init_detector
 
         return init_detector(cfg, checkpoint, device=device, cfg_options=options or {})
     from mmseg.apis import init_model as init_segmentor
 
     return init_segmentor(cfg, checkpoint, device=device, cfg_options=options)
+
+
+def _scope(cfg: Config) -> str:
+    """Host of a config: 'mmseg' or 'mmdet'."""
+    return cfg.get('default_scope', 'mmseg')
 
 
 def _without_truth(cfg: Config) -> Config:

@@ -61,14 +61,19 @@ def safe_globals() -> list[Any]:
             (_ONE_CYCLE, scheduler), (allowed_attribute, 'builtins.getattr')]
 
 
+def torch_reads_safely() -> bool:
+    """Whether this torch (>= 2.6) can be taught what mmengine's checkpoints hold beside tensors."""
+    major, minor = (int(part) for part in torch.__version__.split('.')[:2])
+    return (major, minor) >= (2, 6)
+
+
 def allow_mmengine_checkpoints() -> bool:
     """Allow-lists mmengine's checkpoint contents where torch checks them by default (>= 2.6).
 
     Returns:
         Whether there was anything to do; older torch needs nothing.
     """
-    major, minor = (int(part) for part in torch.__version__.split('.')[:2])
-    if (major, minor) < (2, 6):
+    if not torch_reads_safely():
         return False
     torch.serialization.add_safe_globals(safe_globals())
     return True

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mmsnnet.models.checkpoint_file import load_safely
+
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Content of a checkpoint of MMEngine, or of a bare state dict, with weights on the CPU.
@@ -27,11 +29,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'There is no checkpoint {path}.')
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch raises many kinds
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f'Checkpoint {path} cannot be read: {reason}') from error
+    content = load_safely(path)
     if isinstance(content, Mapping) and 'state_dict' not in content:
         content = {'state_dict': content}
     state = content.get('state_dict') if isinstance(content, Mapping) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from mmseg.models import EncoderDecoder
 
 from mmsnnet.apis import StitchControl, init_model
 from mmsnnet.evaluation.cost.model_cost import model_costs
+from mmsnnet.evaluation.sweep.run_identity import run_fingerprint
+from mmsnnet.results.fingerprint import fingerprint_file
 from tests.builders import shake
 from tests.results_folder import record, write_latency, write_results
 from tests.segmentors import build
@@ -171,3 +174,64 @@ def test_what_is_missing_or_not_stitched_is_said(trained, tmp_path):
     foreign = write_results(tmp_path / 'foreign', [record('S9-L9', 1, 2.0)])
     with pytest.raises(ValueError, match='S9-L9'):
         init_model(trained.config, trained.checkpoint, results=foreign)
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'<html>404</html>', r'bad\.pth cannot be read: it is a page of the web'),
+        (b'no pickle', r'bad\.pth cannot be read: it is damaged, cut off'),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_named_in_one_line(trained, tmp_path, content, message):
+    (tmp_path / 'bad.pth').write_bytes(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        init_model(trained.config, tmp_path / 'bad.pth')
+    assert '\n' not in str(caught.value) and 'weights_only' not in str(caught.value)
+
+
+def test_a_pickle_is_refused_whatever_the_environment_says(trained, tmp_path, monkeypatch):
+    class Runs:
+        def __reduce__(self):
+            return (tmp_path / 'made').mkdir, ()
+
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    content = torch.load(trained.checkpoint, weights_only=True)
+    torch.save(dict(content, extra=Runs()), tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match=r'evil\.pth cannot be read: it asks for'):
+        init_model(trained.config, tmp_path / 'evil.pth')
+    assert not (tmp_path / 'made').exists()
+
+
+def test_weights_without_what_the_host_reads_are_named(trained, tmp_path):
+    torch.save(trained.model.state_dict(), tmp_path / 'bare.pth')
+    with pytest.raises(ValueError, match=r'bare\.pth has no meta, which MMSegmentation reads'):
+        init_model(trained.config, tmp_path / 'bare.pth')
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(ValueError, match=r'list\.pth holds a list where a dict'):
+        init_model(trained.config, tmp_path / 'list.pth')
+
+
+def scored_with(trained, folder, checkpoint):
+    """Results whose run names the checkpoint that was scored."""
+    write_results(folder, trained.records)
+    run = dict(fingerprint=dict(checkpoint=fingerprint_file(checkpoint)), details={})
+    (folder / 'run.json').write_text(json.dumps(run))
+    return folder
+
+
+def test_results_of_another_checkpoint_are_refused(trained, tmp_path):
+    content = torch.load(trained.checkpoint, weights_only=True)
+    content['state_dict']['decode_head.conv_seg.bias'] += 1
+    torch.save(content, tmp_path / 'other.pth')
+    own = scored_with(trained, tmp_path / 'own', trained.checkpoint)
+    assert init_model(trained.config, trained.checkpoint, results=own).stitch
+    foreign = scored_with(trained, tmp_path / 'foreign', tmp_path / 'other.pth')
+    with pytest.raises(ValueError, match=r'foreign are of another checkpoint than .*weights\.pth'):
+        init_model(trained.config, trained.checkpoint, results=foreign)
+
+
+def test_results_by_the_sweep_itself_name_the_checkpoint_as_it_is_checked(trained):
+    cfg = Config.fromfile(trained.config)
+    identity = run_fingerprint(cfg, trained.checkpoint, [])
+    assert identity['checkpoint'] == fingerprint_file(trained.checkpoint)
