@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,7 @@ class Source:
         parts = path.relative_to(package).with_suffix('').parts
         self.room = parts[0]
         self.name = '/'.join(('mmsnnet', *parts)) + '.py'
+        self.module = '.'.join(part for part in ('mmsnnet', *parts) if part != '__init__')
         self.parents = ('mmsnnet', *parts[:-1])
         self.text = path.read_text(encoding='utf-8')
         self.tree = ast.parse(self.text, filename=self.name)
@@ -86,6 +87,38 @@ def is_mutable(default: ast.expr) -> bool:
     return isinstance(default, literals)
 
 
+def imported_files(sources: Sequence[Source]) -> dict[str, set[str]]:
+    """Return the files of the package that each file imports by name.
+
+    ``from a.b import c`` is of the file ``a/b/c.py`` where there is one, else of ``a/b.py`` or of
+    ``a/b/__init__.py``.
+    """
+    files = {source.module: source.name for source in sources}
+    return {
+        source.name: {
+            files.get(name) or files[name.rpartition('.')[0]]
+            for name in source.imports()
+            if name in files or name.rpartition('.')[0] in files
+        }
+        for source in sources
+    }
+
+
+def circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+    """Return the groups of nodes that can all reach each other, and nodes that reach themselves."""
+    reached = {node: set(targets) for node, targets in graph.items()}
+    for middle in graph:
+        for targets in reached.values():
+            if middle in targets:
+                targets |= reached[middle]
+    groups = {
+        tuple(sorted(one for one in reached[node] if node in reached[one]))
+        for node in graph
+        if node in reached[node]
+    }
+    return [list(group) for group in sorted(groups)]
+
+
 def test_every_room_is_known() -> None:
     assert MAY_IMPORT.keys() >= ROOMS, 'say in MAY_IMPORT what the new room may import'
 
@@ -95,6 +128,11 @@ def test_imports_run_one_way() -> None:
     wrong = {source.name: source.rooms_used() - allowed.get(source.room, set())
              for source in SOURCES if source.room != '__init__'}
     assert not {name: rooms for name, rooms in wrong.items() if rooms}
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    """Imports for types alone, and those inside functions, count too."""
+    assert not circles(imported_files(SOURCES))
 
 
 def test_nothing_imports_the_tools_the_tests_or_the_configs() -> None:
@@ -164,3 +202,25 @@ def test_the_reader_of_imports_resolves(tmp_path: Path, line: str, imported: str
     path.parent.mkdir()
     path.write_text(line, encoding='utf-8')
     assert Source(path, tmp_path).imports() == {imported}
+
+
+@pytest.mark.parametrize(('lines', 'found'), [
+    (dict(a='from .b import x', b='from .a import y'), [['mmsnnet/r/a.py', 'mmsnnet/r/b.py']]),
+    (dict(a='from .b import x', b='import typing\nif typing.TYPE_CHECKING:\n    from . import a'),
+     [['mmsnnet/r/a.py', 'mmsnnet/r/b.py']]),
+    (dict(a='from . import b', b='def f():\n    import mmsnnet.r.c', c='from .a import y'),
+     [['mmsnnet/r/a.py', 'mmsnnet/r/b.py', 'mmsnnet/r/c.py']]),
+    (dict(__init__='from .a import x', a='from mmsnnet.r import x'),
+     [['mmsnnet/r/__init__.py', 'mmsnnet/r/a.py']]),
+    (dict(__init__='from .a import x', a='from .b import x', b='', c='from .a import b'), []),
+])
+def test_circles_of_imports_are_found(
+    tmp_path: Path, lines: dict[str, str], found: list[list[str]]
+) -> None:
+    sources = []
+    for name, text in lines.items():
+        path = tmp_path / 'r' / f'{name}.py'
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding='utf-8')
+        sources.append(Source(path, tmp_path))
+    assert circles(imported_files(sources)) == found

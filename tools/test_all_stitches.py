@@ -73,10 +73,8 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def add_work_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add how the work is done, which changes no result but for the rounding of batches."""
-    group = parser.add_argument_group(
-        'how the work is done (none of it changes a result, --batch-routes but for rounding)'
-    )
+    """Add how the work is done, which changes no result."""
+    group = parser.add_argument_group('how the work is done (none of it changes a result)')
     group.add_argument(
         '--one-by-one', action='store_true', help='make a pass over the data for each stitch'
     )
@@ -87,12 +85,6 @@ def add_work_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--max-memory', type=memory, metavar='BYTES',
         help='most memory of features kept for other stitches, such as 500M or 2G',
-    )  # fmt: skip
-    group.add_argument(
-        '--batch-routes', type=int, default=1, metavar='N',
-        help='run the blocks that up to N stitches share after different beginnings as one '
-        'batch; pays with small images and one image a batch, where a block alone does not fill '
-        'the device (default: 1, off)',
     )  # fmt: skip
     group.add_argument(
         '--shard', type=share, default=(0, 1), metavar='I/N',
@@ -270,19 +262,12 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     from mmsnnet.evaluation.sweep.sweep_options import SweepOptions
 
     options = SweepOptions(
-        args.one_by_one,
-        args.shard_size,
-        args.max_memory,
-        args.shard,
-        args.shard_by,
-        args.batch_routes,
+        args.one_by_one, args.shard_size, args.max_memory, args.shard, args.shard_by
     )
     sweep = StitchSweep(Runner.from_cfg(cfg))
     chosen = choose(sweep, args, cfg)
     stitches = sweep.share(chosen, options)
-    facts = {'routes_batched': True} if args.batch_routes > 1 else {}  # other last digits
-    facts.update(recalibration(cfg, args.recalibrate_bn))
-    sweep.open(args.out, args.overwrite, facts)
+    sweep.open(args.out, args.overwrite, recalibration(cfg, args.recalibrate_bn))
     if args.recalibrate_bn:
         recalibrate(sweep, chosen, args)
     sweep.merge(args.merge)

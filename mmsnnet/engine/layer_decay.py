@@ -10,7 +10,6 @@ from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import nn
 
 from mmsnnet.models import StitchedViT, find_stitched_backbone
-from mmsnnet.models.layer_depth import layer_depth
 from mmsnnet.registry import OPTIM_WRAPPER_CONSTRUCTORS
 
 _OPTIONS = ('decay_rate', 'num_layers', 'head_lr_mult', 'custom_keys')
@@ -35,7 +34,7 @@ class StitchLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Learning rates that fall from the head to the embeddings (BEiT, arXiv 2106.08254).
 
     A parameter of depth d out of n has the learning rate ``lr * decay_rate ** (n - 1 - d)``;
-    :func:`mmsnnet.models.layer_depth.layer_depth` says the depths, one scale for all anchors.
+    :meth:`mmsnnet.models.StitchedViT.get_layer_depth` says the depths, one scale for all anchors.
     What is outside the backbone has ``lr * head_lr_mult``. Weights have the optimizer's weight
     decay; norms, biases, layer scales, tokens, position embeddings and tables of relative
     positions have none. Frozen parameters are left out. ::
@@ -105,7 +104,7 @@ class StitchLayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if id(parameter) in own:
                 inner = own[id(parameter)]
                 flat = flat or inner in undecayed
-                depth, count = layer_depth(backbone, inner)
+                depth, count = backbone.get_layer_depth(inner)
                 scale = self.paramwise_cfg['decay_rate'] ** (count - 1 - depth)
             settings = self._settings(name, scale, decayed=not flat)
             group = groups.setdefault(repr(sorted(settings.items())), dict(params=[], **settings))

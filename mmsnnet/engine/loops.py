@@ -12,7 +12,6 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
 from mmsnnet.models import check_fitted, find_stitched_backbone
-from mmsnnet.models.batched_routes import check_batch_routes
 from mmsnnet.registry import LOOPS
 from mmsnnet.results.pareto import Point, hypervolume, pareto_front
 from mmsnnet.stitching import Stitch, select_stitches
@@ -129,7 +128,6 @@ class StitchLoop:
         metric_range: See :class:`StitchScoring`.
         one_pass: Whether stitches are scored together; else one after the other.
         max_memory: Most bytes of features kept for other stitches in one pass; None for no bound.
-        batch_routes: See :class:`~.one_pass.OnePass`; above 1 results agree to rounding alone.
     """
 
     mode: str
@@ -147,12 +145,10 @@ class StitchLoop:
         metric_range: tuple[float, float] = (0.0, 100.0),
         one_pass: bool = True,
         max_memory: float | None = None,
-        batch_routes: int = 1,
     ) -> None:
         super().__init__(runner, dataloader, evaluator, fp16)
         self.one_pass = one_pass
         self.max_memory = max_memory
-        self.batch_routes = check_batch_routes(batch_routes)
         wanted = self.default_stitches if stitches is None else stitches
         self.scoring = StitchScoring(runner, wanted, metric, rule, metric_range)
 
@@ -189,7 +185,7 @@ class StitchLoop:
         self, stitches: Sequence[Stitch]
     ) -> Iterator[tuple[Stitch, dict[str, float]]]:
         results: dict[str, list[BatchResults]] = {stitch.name: [] for stitch in stitches}
-        with self.together(stitches, self.max_memory, self.batch_routes) as one_pass:
+        with self.together(stitches, self.max_memory) as one_pass:
             for index, batch in enumerate(self.dataloader):
                 for name, noted in one_pass.run_batch(index, batch).items():
                     results[name].append(noted)
@@ -198,10 +194,10 @@ class StitchLoop:
 
     @contextmanager
     def together(
-        self, stitches: Sequence[Stitch], max_memory: float | None = None, batch_routes: int = 1
+        self, stitches: Sequence[Stitch], max_memory: float | None = None
     ) -> Iterator[OnePass]:
         """What runs stitches together on batches, for the length of a ``with`` block."""
-        with OnePass(self, stitches, max_memory, batch_routes).activate() as one_pass:
+        with OnePass(self, stitches, max_memory).activate() as one_pass:
             yield one_pass
 
     def evaluate(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:

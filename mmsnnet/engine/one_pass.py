@@ -10,7 +10,6 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from mmsnnet.models import find_stitched_backbone
-from mmsnnet.models.batched_routes import BatchedRoutes
 from mmsnnet.models.prefix_cache import PrefixCache
 from mmsnnet.stitching import Stitch
 
@@ -98,27 +97,17 @@ class OnePass:
         loop: A loop of validation or test.
         stitches: What to score.
         max_memory: Most bytes of kept features; None for no bound.
-        batch_routes: Stitches that run as one batch what they share no beginning of, see
-            :class:`~mmsnnet.models.batched_routes.BatchedRoutes`; 1 for none.
 
     Raises:
-        ValueError: If there are no stitches, or a bound is not possible.
+        ValueError: If there are no stitches, or the bound is negative.
     """
 
     def __init__(
-        self,
-        loop: Scored,
-        stitches: Sequence[Stitch],
-        max_memory: float | None = None,
-        batch_routes: int = 1,
+        self, loop: Scored, stitches: Sequence[Stitch], max_memory: float | None = None
     ) -> None:
         model = loop.runner.model
         self._loop = loop
-        backbone = find_stitched_backbone(model)
-        if batch_routes == 1:
-            self._cache = PrefixCache(backbone, stitches, max_memory)
-        else:
-            self._cache = BatchedRoutes(backbone, stitches, max_memory, batch_routes)
+        self._cache = PrefixCache(find_stitched_backbone(model), stitches, max_memory)
         self._preprocessing = SharedPreprocessing(model)
 
     @property

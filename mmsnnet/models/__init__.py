@@ -6,11 +6,10 @@ from .anchors.anchor_vit import AnchorViT
 from .anchors.build import build_anchor
 from .host.lookup import check_fitted, check_loaded, find_stitched_backbone, without_augmentation
 from .necks import SimpleFeaturePyramid
-from .samplers import build_sampler
 from .stitch_fit import StitchFit
 from .stitch_layer import StitchLayer
 from .stitch_network import RunState, StitchNetwork
-from .stitched_vit import StitchedViT
+from .stitched_vit import StitchedViT, build_sampler
 
 __all__ = [
     'AnchorConfig',

@@ -1,4 +1,4 @@
-"""Checks of what a config or a checkpoint hands to the backbone."""
+"""Checks of what a checkpoint hands to the backbone."""
 
 from __future__ import annotations
 
@@ -6,36 +6,11 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
-from torch import Tensor
-
-from .stitch_network import StitchNetwork
-
-
-def check_inherited_arguments(arguments: Mapping[str, Any]) -> None:
-    """Refuse arguments that the backbone does not have, telling how they may have got there.
-
-    Raises:
-        ValueError: If ``pretrained`` is set, which segmentors pass on to their backbone.
-        TypeError: If there are other arguments.
-    """
-    pretrained = arguments.get('pretrained')
-    if pretrained is not None:
-        raise ValueError(
-            f'pretrained={pretrained!r} of the model cannot serve a StitchedViT, which has several '
-            "anchors: set model.pretrained=None and name each anchor's weights, "
-            "backbone.anchors=[dict(model_name=..., checkpoint='FILE'), ...]."
-        )
-    unknown = sorted(set(arguments) - {'pretrained'})
-    if unknown:
-        raise TypeError(
-            f'StitchedViT does not take {", ".join(unknown)}. If they come from the backbone of '
-            'an inherited config, replace that backbone as a whole: '
-            "backbone=dict(_delete_=True, type='StitchedViT', ...)."
-        )
+from torch import Tensor, nn
 
 
 def prepare_checkpoint(
-    network: StitchNetwork, state_dict: MutableMapping[str, Tensor], prefix: str
+    network: nn.Module, state_dict: MutableMapping[str, Tensor], prefix: str
 ) -> None:
     """Check a state dict against a network, and lay out its position embeddings for it.
 
@@ -77,7 +52,7 @@ def prepare_checkpoint(
 
 
 def check_initialized(
-    network: StitchNetwork, init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]]
+    network: nn.Module, init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]]
 ) -> None:
     """Refuse an ``init_cfg`` that named a file without anchors, which leaves them random.
 

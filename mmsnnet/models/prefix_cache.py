@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,9 +13,42 @@ from torch import Tensor
 from mmsnnet.stitching import Step, Stitch
 from mmsnnet.stitching.route_tree import RouteTree, Visit
 
-from .held_tensors import HeldTensors
 from .stitch_network import RunState
 from .stitched_vit import StitchedViT
+
+
+class HeldTensors:
+    """Bytes of tensors that are held, memory that several of them share counted once.
+
+    Attributes:
+        total: Bytes at present.
+        peak: Most bytes at a call of :meth:`note_peak`.
+    """
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.peak = 0
+        self._holders: Counter[int] = Counter()
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count tensors that are held from now on."""
+        for storage in (tensor.untyped_storage() for tensor in tensors):
+            key = storage.data_ptr()
+            self.total += 0 if self._holders[key] else storage.nbytes()
+            self._holders[key] += 1
+
+    def remove(self, tensors: Iterable[Tensor]) -> None:
+        """Take back one :meth:`add` of the same tensors, which must not be freed before."""
+        for storage in (tensor.untyped_storage() for tensor in tensors):
+            key = storage.data_ptr()
+            self._holders[key] -= 1
+            if not self._holders[key]:
+                del self._holders[key]
+                self.total -= storage.nbytes()
+
+    def note_peak(self) -> None:
+        """Note the present total."""
+        self.peak = max(self.peak, self.total)
 
 
 @dataclass
@@ -50,7 +84,7 @@ class PrefixCache:
     operations run on the same tensors. Heads and whatever else a model does are not touched.
 
     Only forwards in eval mode without gradients are shared, between :meth:`activate` and the end
-    of its block; at any other time the backbone does not know of the cache.
+    of its block; at any other time the backbone runs its programs itself.
 
     Args:
         backbone: The backbone.
@@ -90,15 +124,12 @@ class PrefixCache:
         """Serve the backbone's forwards for the length of a ``with`` block.
 
         Raises:
-            RuntimeError: If the backbone is served by another cache.
+            RuntimeError: If something else runs the backbone's programs already.
         """
-        if self.backbone.prefix_cache is not None:
-            raise RuntimeError('The backbone shares prefixes already; end that block first.')
-        self.backbone.prefix_cache = self
         try:
-            yield self
+            with self.backbone.use_executor(self):
+                yield self
         finally:
-            self.backbone.prefix_cache = None
             self._forget_all()
 
     def routes(self) -> Iterator[Stitch]:
@@ -123,7 +154,7 @@ class PrefixCache:
             self._retain(call, kept)
 
     def advance(self, state: RunState, program: Sequence[Step]) -> RunState:
-        """State behind the last step of a program, as ``StitchNetwork.advance`` computes it.
+        """State behind the last step of a program, as the backbone's own ``advance`` computes it.
 
         Args:
             state: State before the first step.
@@ -169,18 +200,18 @@ class PrefixCache:
             if steps in wanted:
                 call.states[steps] = state, wanted[steps]
             else:
-                self._held.remove(state_tensors(state))
+                self._held.remove(_tensors(state))
 
     def _keep(self, call: Call, steps: int, state: RunState, uses: int) -> None:
         """Keep a state, and drop those that save least until all fit."""
         call.states[steps] = state, uses
-        self._held.add(state_tensors(state))
+        self._held.add(_tensors(state))
         while self.max_memory is not None and self._held.total > self.max_memory:
             kept = [(other, behind) for other in self._calls for behind in other.states]
             if not kept:
                 break
             other, behind = min(kept, key=lambda entry: self._saving(*entry))
-            self._held.remove(state_tensors(other.states.pop(behind)[0]))
+            self._held.remove(_tensors(other.states.pop(behind)[0]))
         self._held.note_peak()
 
     def _saving(self, call: Call, steps: int) -> int:
@@ -196,7 +227,7 @@ class PrefixCache:
         self._visit, self._calls = None, []
 
 
-def state_tensors(state: RunState) -> list[Tensor]:
+def _tensors(state: RunState) -> list[Tensor]:
     """Tensors that a state keeps in memory."""
     tokens = [] if state.tokens is None else [state.tokens]
     return [state.images, *tokens, *state.taps.values()]

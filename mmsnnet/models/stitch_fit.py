@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from mmengine.dist import all_reduce, is_distributed
 from torch import Tensor, nn
 
-from mmsnnet.stitching import LayerKey
+from mmsnnet.stitching import LayerKey, StitchSpace
 
 from .least_squares import AffineFit, PairedMoments
-
-if TYPE_CHECKING:
-    from .stitched_vit import StitchedViT
 
 
 class Node(NamedTuple):
@@ -46,6 +43,23 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+class Stitched(Protocol):
+    """What is fitted: a network of anchors and stitch layers."""
+
+    space: StitchSpace
+    anchors: nn.ModuleDict
+    device: torch.device
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches of images (B, 3, H, W)."""
+
+    def stitch_layer(self, key: LayerKey) -> Any:
+        """Stitch layer of a key of ``space.layers``."""
+
+    def mark_fitted(self) -> None:
+        """Note that the stitch layers are fitted."""
+
+
 class StitchFit:
     """Streams images through the anchors and solves every stitch layer once.
 
@@ -56,7 +70,7 @@ class StitchFit:
         backbone: The stitched backbone, its anchors' weights loaded.
     """
 
-    def __init__(self, backbone: StitchedViT) -> None:
+    def __init__(self, backbone: Stitched) -> None:
         self._backbone = backbone
         self._keys = backbone.space.layers
         pairs = list(dict.fromkeys(tuple(sorted(layer_nodes(key))) for key in self._keys))

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Protocol, Union
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmsnnet.stitching import (
-    Block,
-    Cross,
-    Embed,
-    LayerKey,
-    Step,
-    Stitch,
-    StitchSpace,
-)
+from mmsnnet.stitching import Block, Cross, Embed, LayerKey, Step, Stitch, StitchSpace
 
 from .anchors.anchor_vit import AnchorViT
 from .stitch_layer import StitchLayer
-
-if TYPE_CHECKING:
-    from .prefix_cache import PrefixCache
 
 #: One map (B, C, H/patch, W/patch) per tap, or pairs of a map and a class token (B, C).
 Features = tuple[Union[Tensor, tuple[Tensor, Tensor]], ...]
@@ -48,6 +38,13 @@ class RunState:
     taps: Mapping[int, Tensor] = field(default_factory=dict)
 
 
+class Executor(Protocol):
+    """What may run programs in place of a network, see :meth:`StitchNetwork.use_executor`."""
+
+    def advance(self, state: RunState, program: Sequence[Step]) -> RunState:
+        """State behind a whole program, as :meth:`StitchNetwork.advance` computes it."""
+
+
 class StitchNetwork(BaseModule):
     """Anchors from cheap to costly, the stitch layers between them, and how to run a program.
 
@@ -64,12 +61,12 @@ class StitchNetwork(BaseModule):
         ValueError: If the anchors have no class token to return.
 
     Attributes:
-        prefix_cache: What shares common beginnings of stitches while it is active, else None.
+        executor: What runs programs in place of the network, if anything.
         was_loaded: Whether a checkpoint with anchors was loaded.
     """
 
-    prefix_cache: PrefixCache | None = None
     was_loaded: bool = False
+    executor: Executor | None = None
 
     def __init__(
         self,
@@ -139,8 +136,28 @@ class StitchNetwork(BaseModule):
             images: Normalised images (B, 3, H, W).
             stitch: Name, id or stitch of the space.
         """
-        advance = self.advance if self.prefix_cache is None else self.prefix_cache.advance
+        advance = (self.executor or self).advance
         return self.outputs(advance(self.begin(images), self.space.program(stitch)))
+
+    @contextmanager
+    def use_executor(self, executor: Executor) -> Iterator[None]:
+        """Let something else run all programs for the length of a ``with`` block.
+
+        It sees every forward: to share work between them, to time them, to measure them.
+
+        Raises:
+            RuntimeError: If another one runs them already.
+        """
+        if self.executor is not None:
+            raise RuntimeError(
+                f'A {type(self.executor).__name__} runs this backbone already; end its block '
+                'first.'
+            )
+        self.executor = executor
+        try:
+            yield
+        finally:
+            self.executor = None
 
     def begin(self, images: Tensor) -> RunState:
         """State before the first step of any program.

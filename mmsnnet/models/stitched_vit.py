@@ -11,21 +11,39 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from mmengine.model import initialize
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmsnnet.registry import MODELS
+from mmsnnet.registry import MODELS, STITCH_SAMPLERS
 from mmsnnet.results.initial_stitch import resolve_stitch
 from mmsnnet.stitching import CostTable, Stitch, StitchSpace, check_image_size
-from mmsnnet.stitching.sampler import StitchSampler
+from mmsnnet.stitching.sampler import (
+    CostBinStitchSampler,
+    FixedStitchSampler,
+    SandwichStitchSampler,
+    StitchSampler,
+    UniformStitchSampler,
+)
 
 from .anchors.anchor_config import DEFAULT_ANCHORS, AnchorConfig
 from .anchors.anchor_weights import fold_normalization, load_anchor_weights
 from .anchors.build import build_anchors
-from .backbone_checks import check_inherited_arguments, check_initialized, prepare_checkpoint
-from .freezing import freeze, frozen_modules
-from .samplers import build_sampler
+from .argument_checks import check_frozen_stages, check_inherited_arguments
+from .backbone_checks import check_initialized, prepare_checkpoint
 from .stitch_fit import StitchFit
 from .stitch_network import Features, StitchNetwork
+
+for _sampler in (
+    UniformStitchSampler,
+    CostBinStitchSampler,
+    SandwichStitchSampler,
+    FixedStitchSampler,
+):
+    STITCH_SAMPLERS.register_module(module=_sampler)
+
+#: What a backbone samples by when nothing else is said: the paper's sampling, with bins relative
+#: to the range of the space so that they suit anchors of any size (10 GFLOPs of DeiT3-S + L at
+#: 512 px are 0.03 of theirs).
+DEFAULT_SAMPLER: Mapping[str, Any] = dict(type='CostBinStitchSampler', relative_bin_width=0.03)
 
 
 @MODELS.register_module(name=['StitchedViT', 'StitchedViTBackbone'])
@@ -96,8 +114,8 @@ class StitchedViT(StitchNetwork):
         space = StitchSpace(specs, taps, scheme, normed_taps=final_norm)
         super().__init__(built, space, lora_rank, lora_alpha, with_cp, output_cls_token, init_cfg)
         self.img_size = size
-        self.frozen_stages = frozen_stages
-        freeze(self, frozen_stages)
+        self.frozen_stages = check_frozen_stages(frozen_stages, space.anchors[-1].depth)
+        self._freeze()
         self._sampler_config = sampler
         self._stitch = resolve_stitch(self.space, size, stitch)
         self._needs_anchor_weights = True
@@ -179,9 +197,85 @@ class StitchedViT(StitchNetwork):
         """Set the mode; frozen parts stay in eval mode, so that they drop no paths."""
         super().train(mode)
         if mode:
-            for module in frozen_modules(self, self.frozen_stages):
+            for module in self._frozen_modules():
                 module.eval()
         return self
+
+    def _freeze(self) -> None:
+        """Exclude the frozen weights from training."""
+        for module in self._frozen_modules():
+            module.requires_grad_(False)
+        for anchor in self.anchors.values() if self.frozen_stages >= 0 else ():
+            for name in ('cls_token', 'reg_token', 'dist_token', 'pos_embed'):
+                parameter = getattr(anchor.vit, name, None)
+                if parameter is not None:
+                    parameter.requires_grad_(False)
+            # Positions that all blocks share: a table of bias, rotary frequencies.
+            for parameter in anchor.shared_parameters():
+                parameter.requires_grad_(False)
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        """Modules with all their weights frozen: embeddings, and blocks that lie before a place.
+
+        A block of a smaller anchor is frozen if it ends at or before block ``frozen_stages`` on
+        the scale of the largest anchor.
+        """
+        if self.frozen_stages < 0:
+            return
+        for number, anchor in enumerate(self.anchors.values()):
+            yield anchor.vit.patch_embed
+            if hasattr(anchor.vit, 'norm_pre'):
+                yield anchor.vit.norm_pre
+            yield anchor.vit.pos_drop
+            for index, block in enumerate(anchor.vit.blocks):
+                if self.space.alignment.position(number, index + 1) <= self.frozen_stages:
+                    yield block
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Depth of a parameter on the scale of the largest anchor, and the number of depths.
+
+        For a largest anchor of D blocks there are D + 2 depths: embeddings have 0, block i of the
+        largest anchor has i + 1, and all that follows the last block, such as heads, D + 1 (as in
+        BEiT's layer-wise decay, arXiv 2106.08254). The anchors share this scale:
+
+        - Block j of a smaller anchor takes the place of the blocks [p(j), p(j + 1)) of the
+          largest, p being the alignment of its boundaries, and has the depth p(j + 1) of the last
+          of these. So ``frozen_stages=n`` freezes the depths 0 to n.
+        - A stitch layer has the depth of the block it leads into. A lift has that of the block of
+          the largest anchor behind the tap; behind the last block it belongs to the heads.
+
+        Args:
+            param_name: Name of the parameter, ``backbone.anchors.S.vit.blocks.3.ls1.gamma``.
+            prefix: What names of this backbone begin with, ``backbone.``; others follow it.
+
+        Raises:
+            ValueError: If the rest of a name with the prefix is of no part of the backbone.
+        """
+        last = self.space.anchors[-1].depth + 1
+        if not param_name.startswith(prefix):
+            return last, last + 1
+        name = param_name[len(prefix) :]
+        part, owner, *inner = [*name.split('.'), '']
+        layers = {key.name(self.space.labels): key for key in self.space.layers}
+        if part == 'anchors' and owner in self.space.labels:
+            return self._anchor_depth(self.space.labels.index(owner), inner), last + 1
+        if part == 'stitch_layers' and owner in layers:
+            target, boundary = layers[owner].target, layers[owner].target_boundary
+            if boundary == self.space.anchors[target].depth:
+                return last, last + 1
+            return self.space.alignment.position(target, boundary + 1), last + 1
+        raise ValueError(
+            f'{name!r} is no parameter of this backbone; names begin with anchors.LABEL (LABEL of '
+            f'{", ".join(self.space.labels)}) or stitch_layers.NAME.'
+        )
+
+    def _anchor_depth(self, anchor: int, name: Sequence[str]) -> int:
+        """Depth of a parameter of an anchor by the parts of its name within it."""
+        if name[:2] == ['vit', 'blocks']:
+            return self.space.alignment.position(anchor, int(name[2]) + 1)
+        if name[:2] == ['vit', 'norm']:  # the final one
+            return self.space.anchors[-1].depth + 1
+        return 0
 
     @property
     def is_fitted(self) -> bool:
@@ -249,3 +343,20 @@ class StitchedViT(StitchNetwork):
         prepare_checkpoint(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._fit = self._fitted = None
+
+
+def build_sampler(backbone: StitchedViT, sampler: Mapping[str, Any] | None = None) -> StitchSampler:
+    """Sampler over the stitches of a backbone, with their FLOPs at its image size.
+
+    Args:
+        backbone: Backbone whose stitches are sampled.
+        sampler: Config with ``type`` and arguments; None takes ``DEFAULT_SAMPLER``.
+
+    Raises:
+        KeyError: If the type is not registered.
+        ValueError: If the sampler refuses its arguments.
+    """
+    return STITCH_SAMPLERS.build(
+        dict(DEFAULT_SAMPLER if sampler is None else sampler),
+        default_args=dict(space=backbone.space, flops=backbone.costs.flops),
+    )

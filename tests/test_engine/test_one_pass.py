@@ -192,7 +192,7 @@ def test_common_beginnings_run_once_for_each_forward_of_the_backbone(both):
 
 def test_nothing_of_it_is_left(both):
     runner, *_ = both
-    assert backbone_of(runner).prefix_cache is None
+    assert backbone_of(runner).executor is None
     for module in runner.model.modules():
         assert 'forward' not in vars(module)
     for metric in runner.test_loop.evaluator.metrics:

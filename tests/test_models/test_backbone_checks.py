@@ -10,7 +10,7 @@ from mmengine.runner import load_checkpoint
 from torch import nn
 
 from mmsnnet.models import StitchedViT, backbone_checks
-from mmsnnet.models.backbone_checks import check_inherited_arguments
+from mmsnnet.models.argument_checks import check_inherited_arguments
 from tests.builders import random_images, tiny_anchor, tiny_backbone
 
 

@@ -227,7 +227,7 @@ def test_outside_the_block_the_backbone_is_as_ever(backbone):
         for _ in cache.routes():
             backbone(random_images(1))
         assert backbone.stitch.name == 'S2-L2'
-    assert backbone.prefix_cache is None and not cache._calls
+    assert backbone.executor is None and not cache._calls
     with counted(backbone) as counts:
         backbone(random_images(1))
         backbone(random_images(1))
@@ -262,7 +262,7 @@ def test_the_stitch_is_restored_after_an_error(backbone):
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    assert backbone.prefix_cache is None
+    assert backbone.executor is None
     assert backbone.stitch.name == 'L4-S1'
 
 
@@ -280,5 +280,6 @@ def test_a_negative_bound_and_a_second_cache_are_refused(backbone):
     with pytest.raises(ValueError, match='max_memory=-1 is not possible'):
         PrefixCache(backbone, ['S3'], max_memory=-1)
     cache = PrefixCache(backbone, ['S3'])
-    with cache.activate(), pytest.raises(RuntimeError, match='shares prefixes already'):
+    runs = 'A PrefixCache runs this backbone already'
+    with cache.activate(), pytest.raises(RuntimeError, match=runs):
         cache.activate().__enter__()

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mmsnnet.models import StitchNetwork
-from mmsnnet.models.stitch_network import build_anchors
+from mmsnnet.models.anchors.build import build_anchors
 from mmsnnet.stitching import StitchSpace
 from tests.builders import random_images, tiny_anchor, tiny_backbone
 

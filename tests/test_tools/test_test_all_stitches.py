@@ -283,19 +283,6 @@ def test_the_stitches_of_an_image_share_what_they_have_in_common(trained, tmp_pa
     assert contents(tmp_path / 'one-by-one') == contents(tmp_path / 'shard-size=2')
 
 
-def test_batched_routes_give_close_metrics_that_are_not_mixed_with_others(
-    swept, trained, tmp_path, capsys
-):
-    out = tmp_path / 'batched'
-    assert main([*trained.call, '--out', str(out), '--batch-routes', '4']) == 0
-    found, expected = records(out), records(swept[0])
-    assert [row['name'] for row in found] == [row['name'] for row in expected]
-    for ours, theirs in zip(found, expected):
-        assert ours['metrics'] == pytest.approx(theirs['metrics'], abs=0.01, nan_ok=True)
-    capsys.readouterr()
-    assert 'routes_batched' in refused(capsys, [*trained.call, '--out', out])
-
-
 AUGMENTED = '''
 _base_ = '{base}'
 tta_model = dict(type='SegTTAModel')
@@ -504,7 +491,6 @@ def test_impossible_ways_to_work_are_refused_at_once(trained, capsys, arguments)
     [
         (['--shard-size', '0'], 'shard_size=0'),
         (['--shard', '1/2', '--one-by-one'], 'one pass'),
-        (['--batch-routes', '0'], 'batch_routes=0 is not possible: give 1'),
     ],
 )
 def test_ways_to_work_that_contradict_are_one_line(trained, tmp_path, capsys, arguments, message):

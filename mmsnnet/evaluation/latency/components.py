@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import groupby
-from typing import Protocol
 
-from mmsnnet.models import RunState, StitchedViT
 from mmsnnet.stitching import Block, Cross, Embed, Step, Stitch, StitchSpace
 
 #: Everything of an inference but the steps of the backbone: head, resizing, windows, results.
@@ -75,20 +72,3 @@ def stretches(space: StitchSpace, program: Sequence[Step]) -> Iterator[tuple[str
     """Maximal runs of steps of one component, in order, each with the component's name."""
     for name, steps in groupby(program, key=lambda step: component_of(space, step)):
         yield name, list(steps)
-
-
-class ProgramRunner(Protocol):
-    """What can run the programs of a backbone in its place."""
-
-    def advance(self, state: RunState, program: Sequence[Step]) -> RunState:
-        """State behind a whole program."""
-
-
-@contextmanager
-def programs_run_by(backbone: StitchedViT, runner: ProgramRunner) -> Iterator[None]:
-    """Let a runner run every program of a backbone inside a ``with`` block."""
-    backbone.prefix_cache = runner
-    try:
-        yield
-    finally:
-        backbone.prefix_cache = None

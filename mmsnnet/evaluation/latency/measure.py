@@ -27,7 +27,6 @@ from .components import (
     context_of,
     count_components,
     covering_stitches,
-    programs_run_by,
     stretches,
 )
 
@@ -289,7 +288,7 @@ class LatencyMeasurement:
     def _time_components(self) -> tuple[list[tuple[str, int, float]], int]:
         """Stretches of one inference, with what is left of its time as ``REST``."""
         timer = ProgramTimer(self._backbone, self._clock)
-        with programs_run_by(self._backbone, timer):
+        with self._backbone.use_executor(timer):
             total = self._time_whole()
         windows = timer.calls
         sample = timer.take()

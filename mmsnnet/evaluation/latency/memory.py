@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_flatten
 from mmsnnet.models import RunState, StitchedViT
 from mmsnnet.stitching import Block, Step, Stitch, StitchSpace, Tap
 
-from .components import component_of, covering_stitches, programs_run_by
+from .components import component_of, covering_stitches
 
 
 class TensorMeter(TorchDispatchMode):
@@ -197,7 +197,7 @@ def measure_components(
     memory = ComponentMemory()
     for stitch in covering_stitches(backbone.space):
         with backbone.use_stitch(stitch), meter() as active:
-            with programs_run_by(backbone, ProgramMeter(backbone, active, memory)):
+            with backbone.use_executor(ProgramMeter(backbone, active, memory)):
                 infer()
             memory.rest = max(memory.rest, active.peak())
     return memory

@@ -68,11 +68,10 @@ class OnePassSweep:
         numbers = [number for shard in shards for number in range(shard.first, shard.stop)]
         loader = load_batches(self.loop.dataloader, [self._batches[n] for n in numbers])
         batches = iter(loader)
-        memory, routes = self.options.max_memory, self.options.batch_routes
         for shard in shards:
             stitches = [self.space[name] for name in shard.stitches]
             noted: dict[str, list[Any]] = {name: [] for name in shard.stitches}
-            with self.loop.together(stitches, memory, routes) as one_pass:
+            with self.loop.together(stitches, self.options.max_memory) as one_pass:
                 for number in range(shard.first, shard.stop):
                     for name, results in one_pass.run_batch(number, next(batches)).items():
                         noted[name].append(results)

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mmsnnet.models.batched_routes import check_batch_routes
-
 Item = TypeVar('Item')
 
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How stitches are scored; none of this changes a result, but for rounding in batches.
+    """How stitches are scored; none of this changes a result.
 
     Attributes:
         one_by_one: Make a pass over the data for each stitch, instead of one for all.
@@ -22,8 +20,6 @@ class SweepOptions:
         share: (index, count): do part ``index`` of ``count`` equal parts of the work, and leave
             the records to whoever brings the parts together. (0, 1) does all of it.
         share_by: 'images' or 'stitches': what is dealt out to parts, and to the processes of one.
-        batch_routes: Stitches that run the blocks they share as one batch; above 1 predictions
-            agree with those of single passes to rounding (1e-4) and metrics to 0.01.
 
     Raises:
         ValueError: If a value is not possible.
@@ -34,7 +30,6 @@ class SweepOptions:
     max_memory: float | None = None
     share: tuple[int, int] = (0, 1)
     share_by: str = 'images'
-    batch_routes: int = 1
 
     def __post_init__(self) -> None:
         if self.shard_size < 1:
@@ -44,9 +39,6 @@ class SweepOptions:
             raise ValueError(f'Share {index + 1}/{count} does not exist; there are 1 to {count}.')
         if self.share_by not in ('images', 'stitches'):
             raise ValueError(f"share_by={self.share_by!r} is neither 'images' nor 'stitches'.")
-        check_batch_routes(self.batch_routes)
-        if self.one_by_one and self.batch_routes > 1:
-            raise ValueError('Routes are batched in one pass; leave out --one-by-one.')
         if self.one_by_one and count > 1:
             raise ValueError('One part of the work is done in one pass; leave out --one-by-one.')
 

@@ -71,7 +71,7 @@ def test_composed_peaks_are_those_counted_in_every_stitch(case):
     model = make().eval()
     backbone, infer = model.backbone, inference_on_noise(model, size)
     parts = measure_components(backbone, infer, TensorMeter)
-    assert backbone.prefix_cache is None
+    assert backbone.executor is None
     for stitch in backbone.space:
         counted = measure_whole(backbone, infer, TensorMeter, stitch)
         assert compose_peak(backbone.space, stitch, parts) == pytest.approx(counted, rel=0.01)

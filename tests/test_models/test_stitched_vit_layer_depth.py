@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from mmsnnet.models.layer_depth import layer_depth
 from tests.builders import tiny_anchor, tiny_backbone
 
 
@@ -16,7 +15,7 @@ def block_depths(backbone):
     for label, anchor in backbone.anchors.items():
         for index, block in enumerate(anchor.vit.blocks):
             prefix = f'anchors.{label}.vit.blocks.{index}.'
-            depths = {layer_depth(backbone, prefix + name)[0] for name, _ in
+            depths = {backbone.get_layer_depth(prefix + name)[0] for name, _ in
                       block.named_parameters()}  # fmt: skip
             assert len(depths) == 1
             found.setdefault(label, []).extend(depths)
@@ -58,7 +57,7 @@ def test_stitch_layers_lie_where_the_block_lies_that_they_lead_into():
         'S6_to_L12': 13,  # the lift behind the last block
     }  # fmt: skip
     found = {
-        name.split('.')[1]: layer_depth(backbone, name)[0]
+        name.split('.')[1]: backbone.get_layer_depth(name)[0]
         for name, _ in backbone.named_parameters()
         if name.startswith('stitch_layers.')
     }
@@ -67,9 +66,9 @@ def test_stitch_layers_lie_where_the_block_lies_that_they_lead_into():
 
 def test_lifts_of_normed_taps_lie_where_those_of_others_do():
     backbone = tiny_backbone(out_indices=(5, 11), final_norm=True)
-    assert layer_depth(backbone, 'stitch_layers.lift_S3_to_L6.bias') == (7, 14)
-    assert layer_depth(backbone, 'stitch_layers.lift_S6_to_L12.bias') == (13, 14)
-    assert layer_depth(backbone, 'anchors.S.vit.norm.weight') == (13, 14)
+    assert backbone.get_layer_depth('stitch_layers.lift_S3_to_L6.bias') == (7, 14)
+    assert backbone.get_layer_depth('stitch_layers.lift_S6_to_L12.bias') == (13, 14)
+    assert backbone.get_layer_depth('anchors.S.vit.norm.weight') == (13, 14)
 
 
 @pytest.mark.parametrize('kind', ['class token', 'registers', 'pre-norm', 'distilled'])
@@ -81,14 +80,14 @@ def test_everything_before_the_blocks_has_depth_zero(kind):
         if name.startswith('anchors.') and '.blocks.' not in name and '.vit.norm.' not in name
     ]
     assert len(outside) >= 2 * 4
-    assert {layer_depth(backbone, name) for name in outside} == {(0, 6)}
+    assert {backbone.get_layer_depth(name) for name in outside} == {(0, 6)}
 
 
 def test_frozen_stages_freeze_the_depths_up_to_them():
     for stages in (0, 1, 5, 12):
         backbone = tiny_backbone(frozen_stages=stages)
         depths = {
-            name: layer_depth(backbone, name)[0]
+            name: backbone.get_layer_depth(name)[0]
             for name, _ in backbone.named_parameters()
             if name.startswith('anchors.') and '.vit.norm.' not in name
         }
@@ -99,8 +98,8 @@ def test_frozen_stages_freeze_the_depths_up_to_them():
 def test_labels_of_ones_own_are_found():
     anchors = [tiny_anchor(2, 32, label='tiny'), tiny_anchor(4, 48, label='huge')]
     backbone = tiny_backbone(anchors=anchors, out_indices=(3,))
-    assert layer_depth(backbone, 'anchors.tiny.vit.blocks.1.norm1.weight') == (4, 6)
-    assert layer_depth(backbone, 'stitch_layers.huge2_to_tiny1.bias') == (4, 6)
+    assert backbone.get_layer_depth('anchors.tiny.vit.blocks.1.norm1.weight') == (4, 6)
+    assert backbone.get_layer_depth('stitch_layers.huge2_to_tiny1.bias') == (4, 6)
 
 
 @pytest.mark.parametrize(
@@ -108,4 +107,11 @@ def test_labels_of_ones_own_are_found():
 )
 def test_other_names_are_refused_with_those_possible(name):
     with pytest.raises(ValueError, match=rf"'{re.escape(name)}' is no parameter .*LABEL of S, L\)"):
-        layer_depth(tiny_backbone(((2, 32), (4, 48))), name)
+        tiny_backbone(((2, 32), (4, 48))).get_layer_depth(name)
+
+
+def test_names_are_read_behind_a_prefix_and_others_follow_the_backbone():
+    backbone = tiny_backbone(((2, 32), (4, 48)))
+    inside = 'backbone.anchors.L.vit.blocks.1.norm1.weight'
+    assert backbone.get_layer_depth(inside, prefix='backbone.') == (2, 6)
+    assert backbone.get_layer_depth('decode_head.conv_seg.bias', prefix='backbone.') == (5, 6)
