@@ -1,11 +1,11 @@
 # DeiT3-S + DeiT3-L with DPT on NYUv2 depth, as published: 134 stitches of 209 to 603 GFLOPs from
 # one training. dpt_snnetv2_s-l_nyuv2_as-released.py has the learning rates of the released code.
 _base_ = [
+    './_base_/snnetv2_runtime.py',
     'mmseg::_base_/default_runtime.py',
     './_base_/datasets/nyuv2_416x544.py',
     './_base_/models/dpt_snnetv2.py',
     './_base_/schedules/one_cycle_nyuv2.py',
-    './_base_/snnetv2_runtime.py',
 ]
 
 custom_hooks = [

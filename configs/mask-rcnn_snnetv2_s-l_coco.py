@@ -1,9 +1,9 @@
 # DeiT3-S + DeiT3-L with Mask R-CNN on COCO, by ViTDet's recipe: 134 stitches from one training.
 _base_ = [
+    './_base_/snnetv2_detection_runtime.py',
     './_base_/models/mask-rcnn_snnetv2.py',
     './_base_/datasets/coco_lsj.py',
     './_base_/schedules/vitdet_100e.py',
-    './_base_/snnetv2_detection_runtime.py',
 ]
 
 model = dict(

@@ -1,10 +1,10 @@
 # DeiT3-S + DeiT3-L with SETR's naive head on COCO-Stuff-10K: the published recipe, 134 stitches.
 _base_ = [
+    './_base_/snnetv2_runtime.py',
     'mmseg::_base_/default_runtime.py',
     'mmseg::_base_/datasets/coco-stuff10k.py',
     './_base_/models/setr_snnetv2.py',
     './_base_/schedules/sgd_80k.py',
-    './_base_/snnetv2_runtime.py',
 ]
 
 model = dict(

@@ -1,10 +1,10 @@
 # DINOv2 with registers, S + L, with UperNet on ADE20K. Its patches of 14 pixels want 518 x 518.
 _base_ = [
+    './_base_/snnetv2_runtime.py',
     'mmseg::_base_/default_runtime.py',
     './_base_/datasets/ade20k_518.py',
     './_base_/models/upernet_snnetv2.py',
     './_base_/schedules/adamw_160k.py',
-    './_base_/snnetv2_runtime.py',
 ]
 
 model = dict(

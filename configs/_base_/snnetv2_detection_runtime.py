@@ -1,5 +1,5 @@
 # What every stitched training of a detector needs, whatever its head and data.
-_base_ = ['mmdet::_base_/default_runtime.py', './snnetv2_runtime.py']
+_base_ = ['./snnetv2_runtime.py', 'mmdet::_base_/default_runtime.py']
 
 log_processor = dict(by_epoch=False)
 default_hooks = dict(

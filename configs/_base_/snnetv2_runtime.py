@@ -1,4 +1,8 @@
 # What every stitched training needs, whatever its head and data.
+# Recipes name this file first among their bases: where the maintained forks of the OpenMMLab
+# packages are installed, `mmseg::` and `mmdet::` are found once mmsnnet has been imported, and
+# custom_imports comes after all bases.
+__import__('mmsnnet')
 custom_imports = dict(imports=['mmsnnet'], allow_failed_imports=False)
 
 custom_hooks = [

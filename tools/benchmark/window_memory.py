@@ -18,7 +18,7 @@ import timm
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 from mmsnnet.models.anchors.window_attention import run_windowed_block
 
@@ -41,7 +41,7 @@ class PeakMemory(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
+        for tensor in tree_flatten(out)[0]:
             if isinstance(tensor, Tensor) and tensor.untyped_storage() not in self._known:
                 storage = tensor.untyped_storage()
                 self._known.add(storage)
