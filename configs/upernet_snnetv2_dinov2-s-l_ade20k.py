@@ -15,6 +15,7 @@ model = dict(
             'vit_large_patch14_reg4_dinov2.lvd142m',
         ],
         img_size=_base_.crop_size,
+        final_norm=True,  # as DINOv2's own dense evaluations take features
     ),
     test_cfg=dict(crop_size=_base_.crop_size, stride=(345, 345)),
 )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from mmsnnet.models.anchors.anchor_weights import read_state_dict
-from mmsnnet.models.host.head_weights import compare_heads, head_weights
+from mmsnnet.models.checkpoint_checks import differences
+from mmsnnet.models.host.head_weights import head_weights
 from mmsnnet.models.host.lookup import without_augmentation
 
 
@@ -28,7 +29,7 @@ def load_head_weights(model: nn.Module, checkpoint: str) -> list[str]:
         ValueError: If the file lacks a weight of the model, or one has another shape.
     """
     own, given = head_weights(model), read_state_dict(checkpoint)
-    reason = compare_heads(own, given)
+    reason = differences(own, given, may_have_more=True)
     if reason:
         raise ValueError(
             f'{checkpoint} cannot fill neck and heads: {reason}. '

@@ -28,7 +28,7 @@ from .anchors.anchor_config import DEFAULT_ANCHORS, AnchorConfig
 from .anchors.anchor_weights import fold_normalization, load_anchor_weights
 from .anchors.build import build_anchors
 from .argument_checks import check_frozen_stages, check_inherited_arguments
-from .backbone_checks import check_initialized, prepare_checkpoint
+from .checkpoint_checks import check_initialized, prepare_checkpoint
 from .stitch_fit import StitchFit
 from .stitch_network import Features, StitchNetwork
 

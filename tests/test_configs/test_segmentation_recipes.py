@@ -189,3 +189,9 @@ def test_a_recipe_trains_and_tests_on_rooms(name, rooms, tmp_path):
     anchors = [stitch.name for stitch in backbone.space.anchor_stitches]
     assert all(0 <= metrics[f'{anchor}/mIoU'] <= 100 for anchor in anchors)
     assert 0 <= metrics['pareto/hypervolume'] <= 1
+
+
+@pytest.mark.parametrize('name', RECIPES)
+def test_taps_are_normed_where_the_anchors_were_evaluated_so(name):
+    """DINOv2 and DINOv3 feed dense heads behind their final norm."""
+    assert find_stitched_backbone(full_size(name)).space.normed_taps == ('dinov' in name)

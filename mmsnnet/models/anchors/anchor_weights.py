@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..checkpoint_checks import differences
 from .anchor_vit import AnchorViT
 
 #: Parts of classification and pretraining that a dense backbone does not hold.
@@ -34,7 +35,7 @@ def load_anchor_weights(anchor: AnchorViT) -> None:
         state, source = _timm_state_dict(anchor), f'timm {config.model_name}'
     else:
         return
-    _load_checked(anchor.vit, state, source, config.checkpoint_prefix)
+    _load_checked(anchor, state, source, config.checkpoint_prefix)
     print_log(f'Loaded anchor {config.model_name} from {source}.', logger='current')
 
 
@@ -113,33 +114,30 @@ def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
 
 
 def _load_checked(
-    vit: nn.Module, state: Mapping[str, Tensor], source: str, prefix: str
+    anchor: AnchorViT, state: Mapping[str, Tensor], source: str, prefix: str
 ) -> None:
-    """Load a state dict that must fit the model but for parts that serve classification."""
-    own = vit.state_dict()
+    """Load a state dict that must fit the model but for parts that serve classification.
+
+    The final norm of files without one stays as it is where nothing passes it.
+    """
+    own = anchor.vit.state_dict()
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_IGNORED)}
-    missing = sorted(k for k in own if k not in state and not k.startswith('norm.'))
-    unexpected = sorted(k for k in state if k not in own)
-    wrong = [k for k in own if k in state and state[k].shape != own[k].shape]
-    problems = []
-    if wrong:
-        key = wrong[0]
-        problems.append(
-            f'{len(wrong)} shapes differ, e.g. {key} is {tuple(state[key].shape)} in the file and '
-            f'{tuple(own[key].shape)} in the anchor'
-        )
-    if missing:
-        problems.append(f'{len(missing)} weights are missing, e.g. {missing[0]}')
-    if unexpected:
-        problems.append(f'{len(unexpected)} weights are not of the anchor, e.g. {unexpected[0]}')
+    if not anchor.final_norm:
+        state = {**{k: v for k, v in own.items() if k.startswith('norm.')}, **state}
+    problems = differences(own, state)
     if problems:
-        text = f'Weights {source!r} do not fit the anchor: {"; ".join(problems)}.'
-        found = [k for k in unexpected if k.endswith('patch_embed.proj.weight')]
-        if found and len(missing) == len(own) - sum(k.startswith('norm.') for k in own):
-            longer = prefix + found[0][: -len('patch_embed.proj.weight')]
-            text += f' Set checkpoint_prefix={longer!r}.'
-        raise ValueError(text)
-    vit.load_state_dict(state, strict=False)
+        hint = _prefix_hint(own, state, prefix)
+        raise ValueError(f'Weights {source!r} do not fit the anchor: {problems}.{hint}')
+    anchor.vit.load_state_dict(state)
+
+
+def _prefix_hint(own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str) -> str:
+    """Longer prefix to take off, if the weights that fit stand behind one."""
+    key = 'patch_embed.proj.weight'
+    found = [name for name in state if name.endswith(key) and name != key]
+    if not found or any(name in state for name in own if not name.startswith('norm.')):
+        return ''
+    return f' Set checkpoint_prefix={prefix + found[0][: -len(key)]!r}.'
 
 
 @torch.no_grad()

@@ -127,11 +127,11 @@ def test_a_missing_prefix_is_suggested(tmp_path):
 @pytest.mark.parametrize(
     ('other', 'problem'),
     [
-        (tiny_vit(3, 96), r'shapes differ, e\.g\. cls_token is \(1, 1, 96\) in the file and'),
+        (tiny_vit(3, 96), r'shapes differ, e\.g\. cls_token is \(1, 1, 96\) there and'),
         (tiny_vit(2, 48), r'weights are missing, e\.g\. blocks\.2\.attn'),
-        (tiny_vit(4, 48), r'weights are not of the anchor, e\.g\. blocks\.3\.attn'),
+        (tiny_vit(4, 48), r'weights have no place here, e\.g\. blocks\.3\.attn'),
         (nn.Conv2d(3, 4, 1), r'weights are missing, e\.g\. blocks\.0'),
-        (tiny_vit(3, 48, 'pre-norm'), r'not of the anchor, e\.g\. norm_pre\.bias'),
+        (tiny_vit(3, 48, 'pre-norm'), r'have no place here, e\.g\. norm_pre\.bias'),
         (tiny_vit(3, 48, 'registers'), 'timm cannot convert them'),
     ],
 )
@@ -221,3 +221,29 @@ def test_init_cfg_that_names_no_file_is_left_to_mmengine():
     backbone = tiny_backbone(init_cfg=dict(type='Constant', layer='Conv2d', val=0.25))
     backbone.init_weights()
     assert (backbone.anchor(0).vit.patch_embed.proj.weight == 0.25).all()
+
+
+@pytest.mark.parametrize('kind', ['class token', 'DINOv3'])
+def test_a_final_norm_that_is_used_must_be_in_the_file(tmp_path, kind):
+    state = {k: v for k, v in make_state(kind=kind).items() if not k.startswith('norm.')}
+    torch.save(state, tmp_path / 'vit.pth')
+    config = AnchorConfig.parse(tiny_anchor(3, 48, kind, checkpoint=str(tmp_path / 'vit.pth')))
+    with pytest.raises(ValueError, match=r'2 weights are missing, e\.g\. norm\.bias'):
+        load_anchor_weights(build_anchor(config, (64, 64), final_norm=True))
+    load_anchor_weights(build_anchor(config, (64, 64)))
+
+
+def test_a_kind_without_final_norm_needs_none_in_the_file(tmp_path):
+    torch.save(make_state(kind='BEiT'), tmp_path / 'vit.pth')
+    config = AnchorConfig.parse(tiny_anchor(3, 48, 'BEiT', checkpoint=str(tmp_path / 'vit.pth')))
+    load_anchor_weights(build_anchor(config, (64, 64), final_norm=True))
+
+
+def test_a_final_norm_in_the_file_is_loaded_whether_it_is_used_or_not(tmp_path):
+    state = make_state()
+    torch.save(state, tmp_path / 'vit.pth')
+    config = AnchorConfig.parse(tiny_anchor(3, 48, checkpoint=str(tmp_path / 'vit.pth')))
+    for final_norm in (False, True):
+        anchor = build_anchor(config, (64, 64), final_norm=final_norm)
+        load_anchor_weights(anchor)
+        assert torch.equal(anchor.vit.norm.weight, state['norm.weight'])

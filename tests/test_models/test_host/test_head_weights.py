@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import nn
 
-from mmsnnet.models.host.head_weights import check_heads_loaded, compare_heads, head_weights
+from mmsnnet.models.host.head_weights import check_heads_loaded, head_weights
 from tests.segmentors import build_segmentor, head, multi_level_neck, single_head
 
 NECK, HEAD = multi_level_neck(), head('UPerHead', 32, pool_scales=(1, 2))
@@ -39,7 +38,7 @@ def test_an_auxiliary_head_may_be_missing(tmp_path, model):
 
 def test_a_checkpoint_of_another_head_is_refused(model, tmp_path):
     file = saved(build_segmentor(single_head('FCNHead')), tmp_path)
-    with pytest.raises(ValueError, match=r'does not fit the neck and head.*it lacks \d+ of their'):
+    with pytest.raises(ValueError, match=r'the neck and head.*\d+ weights are missing, e\.g\. dec'):
         check_heads_loaded(model, file)
 
 
@@ -47,8 +46,3 @@ def test_a_checkpoint_of_other_classes_is_refused(model, tmp_path):
     other = build_segmentor(head('UPerHead', 32, pool_scales=(1, 2), num_classes=7), NECK)
     with pytest.raises(ValueError, match=r'conv_seg\.weight is \(7, 16, 1, 1\) there and \(5, 16'):
         check_heads_loaded(model, saved(other, tmp_path))
-
-
-def test_equal_heads_have_no_difference():
-    state = nn.Linear(2, 3).state_dict()
-    assert compare_heads(state, dict(state)) == ''

@@ -32,12 +32,12 @@ def prepare_checkpoint(
         anchor.fit_positions(state_dict, place, old_grid)
     given.add('position_grid')
     state_dict[grid_key] = own['position_grid']
-    problems = _differences(own, {key: state_dict[prefix + key] for key in given})
+    problems = differences(own, {key: state_dict[prefix + key] for key in given})
     if problems:
         anchors = ', '.join(f'{a.label}: {a.depth} x {a.width}' for a in network.space.anchors)
         raise ValueError(
             f'The checkpoint is of another backbone than this StitchedViT ({anchors}): '
-            f'{"; ".join(problems)}. Use the anchors, scheme, out_indices and lora_rank of its '
+            f'{problems}. Use the anchors, scheme, out_indices and lora_rank of its '
             'training, and its img_size unless that is square.'
         )
     network.was_loaded = True
@@ -69,8 +69,19 @@ def check_initialized(
         )
 
 
-def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list[str]:
-    """What a state dict lacks, has too much of, or has in another shape, each with an example."""
+def differences(
+    own: Mapping[str, Tensor], given: Mapping[str, Tensor], may_have_more: bool = False
+) -> str:
+    """What a state dict lacks, has too much of, or has in another shape, each with an example.
+
+    Args:
+        own: State dict of a model.
+        given: State dict that is to be loaded into it.
+        may_have_more: Whether names that the model does not have are no difference.
+
+    Returns:
+        Words to stand within a sentence; empty if the state dict fits.
+    """
     missing, extra = sorted(set(own) - set(given)), sorted(set(given) - set(own))
     wrong = [key for key in own if key in given and given[key].shape != own[key].shape]
     problems = []
@@ -81,6 +92,6 @@ def _differences(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> list
         )
     if missing:
         problems.append(f'{len(missing)} weights are missing, e.g. {missing[0]}')
-    if extra:
+    if extra and not may_have_more:
         problems.append(f'{len(extra)} weights have no place here, e.g. {extra[0]}')
-    return problems
+    return '; '.join(problems)

@@ -9,8 +9,9 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch import nn
 
-from mmsnnet.models import StitchedViT, backbone_checks
+from mmsnnet.models import StitchedViT, checkpoint_checks
 from mmsnnet.models.argument_checks import check_inherited_arguments
+from mmsnnet.models.checkpoint_checks import differences
 from tests.builders import random_images, tiny_anchor, tiny_backbone
 
 
@@ -131,9 +132,24 @@ def test_a_misspelt_argument_is_named():
 
 def test_a_checkpoint_with_stitches_that_were_never_fitted_is_named(monkeypatch):
     given, lines = tiny_backbone(fitted=False).state_dict(), []
-    monkeypatch.setattr(backbone_checks, 'print_log', lambda text, **_: lines.append(text))
+    monkeypatch.setattr(checkpoint_checks, 'print_log', lambda text, **_: lines.append(text))
     backbone = tiny_backbone()
     backbone.load_state_dict(tiny_backbone().state_dict())
     assert lines == []
     backbone.load_state_dict(given)
     assert len(lines) == 1 and 'were never fitted' in lines[0]
+
+
+def test_equal_state_dicts_have_no_difference():
+    state = nn.Linear(2, 3).state_dict()
+    assert differences(state, dict(state)) == ''
+
+
+def test_each_way_to_differ_is_counted_with_an_example():
+    own = {'a': torch.zeros(2), 'b': torch.zeros(2), 'c': torch.zeros(2)}
+    given = {'b': torch.zeros(3), 'c': torch.zeros(2), 'd': torch.zeros(1), 'e': torch.zeros(1)}
+    assert differences(own, given) == (
+        '1 shapes differ, e.g. b is (3,) there and (2,) here; 1 weights are missing, e.g. a; '
+        '2 weights have no place here, e.g. d'
+    )
+    assert differences({'c': own['c']}, given, may_have_more=True) == ''
