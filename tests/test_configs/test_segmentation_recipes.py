@@ -38,7 +38,7 @@ RECIPES = {
     'upernet_snnetv2_s-b_ade20k': ((S, B), 150, 16, 160_000, 134, 100.9, 175.0),
     'upernet_snnetv2_s-b-l_ade20k': ((S, B, L), 150, 16, 160_000, 377, 101.6, 430.4),
     'upernet_snnetv2_dinov2-s-l_ade20k': (DINOV2, 150, 16, 160_000, 134, 140.2, 600.0),
-    'upernet_snnetv2_dinov3-s-l_ade20k': (DINOV3, 150, 16, 160_000, 134, 101.7, 432.0),
+    'upernet_snnetv2_dinov3-s-l_ade20k': (DINOV3, 150, 16, 160_000, 134, 101.8, 432.0),
     'upernet_snnetv2_s-l_coco-stuff10k': ((S, L), 171, 16, 80_000, 134, 101.7, 430.5),
     'upernet_snnetv2_b-l_coco-stuff10k': ((B, L), 171, 4, 80_000, 134, 178.6, 430.5),
     'upernet_snnetv2_s-b_coco-stuff10k': ((S, B), 171, 16, 80_000, 134, 101.0, 175.1),
