@@ -46,6 +46,12 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='the published checkpoint was saved in eval mode',
     )
     parser.add_argument(
+        '--class-position',
+        action='store_true',
+        help='with --reverse: keep a row for the class token in position embeddings, as the '
+        'published code has with is_deit_3=False',
+    )
+    parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
     )
     return parser.parse_args(argv)
@@ -65,10 +71,12 @@ def convert(args: argparse.Namespace) -> str:
         raise ValueError(f'OUT is IN ({args.source}); give another name.')
     if args.reverse and args.lora_merged:
         raise ValueError('--lora-merged is of published checkpoints; leave it out with --reverse.')
+    if args.class_position and not args.reverse:
+        raise ValueError('--class-position goes with --reverse; the other way the file tells.')
     content = read_checkpoint(args.source)
     model = build_without_data(args.config, args.cfg_options)
     if args.reverse:
-        found = to_published(content['state_dict'], model, args.allow)
+        found = to_published(content['state_dict'], model, args.allow, args.class_position)
     else:
         found = from_published(content['state_dict'], model, args.allow, args.lora_merged)
     meta = content.get('meta') or {}

@@ -31,7 +31,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise FileNotFoundError(f'There is no checkpoint {path}.')
     content = load_safely(path)
     if isinstance(content, Mapping) and 'state_dict' not in content:
-        content = {'state_dict': content}
+        model = content.get('model')
+        content = {'state_dict': model if isinstance(model, Mapping) else content}
     state = content.get('state_dict') if isinstance(content, Mapping) else None
     tensors = isinstance(state, Mapping) and all(isinstance(v, Tensor) for v in state.values())
     if not tensors or not state:

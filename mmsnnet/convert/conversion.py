@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mmsnnet.models import StitchedViT, find_stitched_backbone
 
 from .published_layout import backbone_rules
+from .published_names import published_names
 from .rule import Rule
 
 BACKBONE = 'backbone.'
@@ -46,8 +47,8 @@ def from_published(
     tells. Give ``lora_merged=True`` for one, or the update counts twice.
 
     Args:
-        state: Weights with the names ``backbone.anchors.0.cls_token``, ``decode_head. ...``; those
-            of a backbone alone may stand without ``backbone.``.
+        state: Weights with the names ``backbone.anchors.0.cls_token``, ``decode_head. ...``, or
+            other spellings of them that :func:`.published_names.published_names` knows.
         model: Our segmentor for them; it may live on the meta device.
         allow: Patterns (``decode_head.*``) of names that may stay unmatched or missing.
         lora_merged: Whether the checkpoint was saved in eval mode.
@@ -56,8 +57,7 @@ def from_published(
         ValueError: If the checkpoint is of other anchors, or names do not match.
     """
     backbone = find_stitched_backbone(model)
-    if not any(key.startswith(BACKBONE) for key in state):
-        state = {BACKBONE + key: value for key, value in state.items()}
+    state = published_names(state)
     _check_anchors(state, backbone)
     found = _convert(state, model, _rules(model, lora_merged), reverse=False)
     found.state.update(_constants(backbone))
@@ -65,22 +65,29 @@ def from_published(
 
 
 def to_published(
-    state: Mapping[str, Tensor], model: nn.Module, allow: Sequence[str] = ()
+    state: Mapping[str, Tensor],
+    model: nn.Module,
+    allow: Sequence[str] = (),
+    class_position: bool = False,
 ) -> Conversion:
     """State dict of one of our segmentors in the published layout, low-rank updates unmerged.
 
     It computes the same. A key bias, which has no effect, comes out as zero; the position of the
-    class token is added to the token.
+    class token is added to the token, unless the layout has a row for it.
 
     Args:
         state: Weights of our segmentor.
         model: That segmentor; it may live on the meta device.
         allow: Patterns of names that may stay unmatched or missing.
+        class_position: Whether position embeddings have a row for the class token there, as with
+            the published code's ``is_deit_3=False``.
 
     Raises:
         ValueError: If the published layout has no place for such a model, or names do not match.
     """
     backbone = find_stitched_backbone(model)
+    while state and all(name.startswith('module.') for name in state):
+        state = {name[len('module.') :]: value for name, value in state.items()}
     if not any(f'{BACKBONE}anchors.{label}.vit.cls_token' in state for label in backbone.anchors):
         raise ValueError(
             'The checkpoint is not of this StitchedViT: it has no '
@@ -88,14 +95,17 @@ def to_published(
         )
     kept = _constants(backbone)
     state = {key: value for key, value in state.items() if key not in kept}
-    return _checked(_convert(state, model, _rules(model), reverse=True), allow)
+    rules = _rules(model, class_position=class_position)
+    return _checked(_convert(state, model, rules, reverse=True), allow)
 
 
-def _rules(model: nn.Module, lora_merged: bool = False) -> list[Rule]:
+def _rules(
+    model: nn.Module, lora_merged: bool = False, class_position: bool = False
+) -> list[Rule]:
     backbone = find_stitched_backbone(model)
     own = model.state_dict()
     rules = [Rule.rename(name, name) for name in own if not name.startswith(BACKBONE)]
-    for rule in backbone_rules(backbone, lora_merged):
+    for rule in backbone_rules(backbone, lora_merged, class_position):
         names = [tuple(BACKBONE + name for name in side) for side in (rule.published, rule.ours)]
         if all(name in own for name in names[1]):
             rules.append(Rule(*names, rule.convert, rule.restore))
@@ -158,9 +168,9 @@ def _check_anchors(state: Mapping[str, Tensor], backbone: StitchedViT) -> None:
     for number in range(len(backbone.anchors) + 1):
         pattern = re.compile(rf'{BACKBONE}anchors\.{number}\.layers\.(\d+)\.')
         depths = [int(found[1]) + 1 for found in map(pattern.match, state) if found]
-        token = state.get(f'{BACKBONE}anchors.{number}.cls_token')
-        if depths and token is not None:
-            shapes.append(f'{max(depths)} x {token.shape[-1]}')
+        norm = state.get(f'{BACKBONE}anchors.{number}.layers.0.ln1.weight')
+        if depths and norm is not None:
+            shapes.append(f'{max(depths)} x {norm.shape[-1]}')
     if not shapes:
         raise ValueError(
             'The checkpoint is not of a published SN-Netv2: it has no '

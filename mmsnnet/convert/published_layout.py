@@ -1,9 +1,9 @@
 """Weights of the published SN-Netv2 segmentors beside those of a stitched backbone.
 
 Measured on a network of the released code with random weights. There each anchor is a ViT with a
-table of relative position bias per attention and a position embedding without entry for the class
-token; ``stitch_layers.0[i]`` leads from block i of the small anchor to the large one and serves
-taps behind that block too, ``stitch_layers.1[i]`` leads back at the same cut.
+table of relative position bias per attention and a position embedding, with or without a row for
+the class token; ``stitch_layers.0[i]`` leads from block i of the small anchor to the large one and
+serves taps behind that block too, ``stitch_layers.1[i]`` leads back at the same cut.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from mmsnnet.models import StitchNetwork
 from mmsnnet.stitching import LayerKey
 
-from .rule import Rule, Tensors
+from .rule import Rule, Tensors, unchanged
 
 #: Names of a block's weights there and in timm.
 _BLOCK_NAMES = {
@@ -39,12 +39,16 @@ _BLOCK_NAMES = {
 }
 
 
-def backbone_rules(network: StitchNetwork, lora_merged: bool = False) -> list[Rule]:
+def backbone_rules(
+    network: StitchNetwork, lora_merged: bool = False, class_position: bool = False
+) -> list[Rule]:
     """Rules for all weights of a backbone, without the prefix that they have in a segmentor.
 
     Args:
         network: Backbone of the converted weights; it may live on the meta device.
         lora_merged: Whether published stitch layers hold their low-rank update a second time.
+        class_position: Whether restored position embeddings have a row for the class token;
+            converted ones tell by their length.
 
     Raises:
         ValueError: If the published layout has no place for such a backbone.
@@ -53,7 +57,10 @@ def backbone_rules(network: StitchNetwork, lora_merged: bool = False) -> list[Ru
     rules = []
     for number, label in enumerate(network.anchors):
         vit = network.anchor(number).vit
-        rules += _anchor_rules(f'anchors.{number}.', f'anchors.{label}.vit.', vit)
+        rules += _embedding_rules(
+            f'anchors.{number}.', f'anchors.{label}.vit.', vit, class_position
+        )
+        rules += _block_rules(f'anchors.{number}.', f'anchors.{label}.vit.', vit)
     for key in network.space.layers:
         rules += _stitch_rules(network, key, lora_merged)
     return rules
@@ -79,16 +86,19 @@ def _check(network: StitchNetwork) -> None:
             )
 
 
-def _anchor_rules(there: str, here: str, vit: Beit) -> Iterator[Rule]:
+def _embedding_rules(there: str, here: str, vit: Beit, class_position: bool) -> Iterator[Rule]:
     embedding = ('cls_token', 'pos_embed')
     yield Rule(
         tuple(there + name for name in embedding),
         tuple(here + name for name in embedding),
-        _add_class_position,
-        _fold_class_position,
+        partial(_with_class_position, vit.patch_embed.num_patches),
+        unchanged if class_position else _fold_class_position,
     )
     for part in ('weight', 'bias'):
         yield Rule.rename(f'{there}patch_embed.projection.{part}', f'{here}patch_embed.proj.{part}')
+
+
+def _block_rules(there: str, here: str, vit: Beit) -> Iterator[Rule]:
     for index in range(len(vit.blocks)):
         old, new = f'{there}layers.{index}.', f'{here}blocks.{index}.'
         for name, ours in _BLOCK_NAMES.items():
@@ -121,8 +131,13 @@ def _stitch_rules(network: StitchNetwork, key: LayerKey, lora_merged: bool) -> I
     )
 
 
-def _add_class_position(token: Tensor, position: Tensor) -> Tensors:
-    """Their class token (1, 1, C) has no position: a row of zeros in front of (1, P, C)."""
+def _with_class_position(num_patches: int, token: Tensor, position: Tensor) -> Tensors:
+    """Class token (1, 1, C) and position embedding (1, P + 1, C).
+
+    Where theirs is (1, P, C), the class token has no position: a row of zeros in front.
+    """
+    if position.shape[1] == num_patches + 1:
+        return token, position
     return token, torch.cat([torch.zeros_like(position[:, :1]), position], dim=1)
 
 

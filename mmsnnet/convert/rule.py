@@ -10,7 +10,8 @@ from torch import Tensor
 Tensors = tuple[Tensor, ...]
 
 
-def _unchanged(*values: Tensor) -> Tensors:
+def unchanged(*values: Tensor) -> Tensors:
+    """The same weights in both layouts."""
     return values
 
 
@@ -27,8 +28,8 @@ class Rule:
 
     published: tuple[str, ...]
     ours: tuple[str, ...]
-    convert: Callable[..., Tensors] = _unchanged
-    restore: Callable[..., Tensors] = _unchanged
+    convert: Callable[..., Tensors] = unchanged
+    restore: Callable[..., Tensors] = unchanged
 
     @classmethod
     def rename(cls, published: str, ours: str) -> Rule:

@@ -15,8 +15,13 @@ GRID = 4
 RANK = 4
 
 
-def random_state(seed: int = 0) -> dict[str, Tensor]:
-    """State dict with the names and shapes of the published code."""
+def random_state(seed: int = 0, class_position: bool = False) -> dict[str, Tensor]:
+    """State dict with the names and shapes of the published code.
+
+    Args:
+        seed: Of the weights.
+        class_position: Whether the position embedding has a row for the class token.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -27,7 +32,7 @@ def random_state(seed: int = 0) -> dict[str, Tensor]:
     for number, (depth, width, heads) in enumerate(SHAPES):
         anchor = f'anchors.{number}.'
         state[f'{anchor}cls_token'] = draw(1, 1, width)
-        state[f'{anchor}pos_embed'] = draw(1, GRID * GRID, width)
+        state[f'{anchor}pos_embed'] = draw(1, GRID * GRID + class_position, width)
         state[f'{anchor}patch_embed.projection.weight'] = draw(width, 3, 16, 16) / 4
         state[f'{anchor}patch_embed.projection.bias'] = draw(width)
         for index in range(depth):
@@ -76,7 +81,7 @@ class PublishedNetwork:
         self.state = state
 
     def embed(self, number: int, images: Tensor) -> Tensor:
-        """Tokens; the class token gets no position."""
+        """Tokens; the class token gets a position if there is a row for it."""
         anchor = f'anchors.{number}.'
         patches = functional.conv2d(
             images,
@@ -84,8 +89,12 @@ class PublishedNetwork:
             self.state[f'{anchor}patch_embed.projection.bias'],
             stride=16,
         )
-        tokens = patches.flatten(2).transpose(1, 2) + self.state[f'{anchor}pos_embed']
-        return torch.cat([self.state[f'{anchor}cls_token'].expand(len(images), -1, -1), tokens], 1)
+        tokens = patches.flatten(2).transpose(1, 2)
+        position = self.state[f'{anchor}pos_embed']
+        token = self.state[f'{anchor}cls_token'].expand(len(images), -1, -1)
+        if position.shape[1] == tokens.shape[1]:
+            return torch.cat([token, tokens + position], 1)
+        return torch.cat([token, tokens], 1) + position
 
     def block(self, number: int, index: int, tokens: Tensor) -> Tensor:
         """Tokens behind a block, LayerScale and pre-norm, attention spelled out."""

@@ -20,13 +20,13 @@ class Harm:
         return os.mkdir, ('harm',)
 
 
-@pytest.mark.parametrize('wrapped', [False, True])
-def test_weights_are_read_at_the_top_or_under_state_dict(tmp_path, wrapped):
-    torch.save({'state_dict': STATE, 'meta': {'iter': 3}} if wrapped else STATE, tmp_path / 'x.pth')
+@pytest.mark.parametrize('wrapped', [None, 'state_dict', 'model'])
+def test_weights_are_read_at_the_top_or_one_level_down(tmp_path, wrapped):
+    torch.save({wrapped: STATE, 'meta': {'iter': 3}} if wrapped else STATE, tmp_path / 'x.pth')
     content = read_checkpoint(tmp_path / 'x.pth')
     assert list(content['state_dict']) == ['a', 'b']
     assert torch.equal(content['state_dict']['a'], STATE['a'])
-    assert content.get('meta') == ({'iter': 3} if wrapped else None)
+    assert content.get('meta') == ({'iter': 3} if wrapped == 'state_dict' else None)
 
 
 def test_what_was_written_is_read(tmp_path):

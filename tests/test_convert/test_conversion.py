@@ -32,8 +32,9 @@ def segments(backbone: StitchedViT, name: str) -> list[tuple[int, int, int]]:
 
 
 @torch.no_grad()
-def test_every_route_of_the_converted_weights_gives_the_published_maps():
-    state, model = random_state(), build_model()
+@pytest.mark.parametrize('class_position', [False, True])
+def test_every_route_of_the_converted_weights_gives_the_published_maps(class_position):
+    state, model = random_state(class_position=class_position), build_model()
     published = {f'backbone.{name}': value for name, value in state.items()}
     found = from_published(published, model, allow=['decode_head.*', 'auxiliary_head.*'])
     model.load_state_dict(found.state, strict=False)
@@ -203,4 +204,89 @@ def test_another_numbering_of_relative_positions_is_refused():
     key = 'backbone.anchors.0.layers.0.attn.relative_position_index'
     state[key] = state[key].T.clone()
     with pytest.raises(ValueError, match='another order'):
+        from_published(state, build_model())
+
+
+def timm_spelling(name: str) -> str:
+    for theirs, timms in (
+        ('.layers.', '.blocks.'),
+        ('.ffn.blocks.0.0', '.mlp.fc1'),
+        ('.ffn.blocks.1', '.mlp.fc2'),
+        ('.ln1.', '.norm1.'),
+        ('.ln2.', '.norm2.'),
+        ('.projection.', '.proj.'),
+    ):
+        name = name.replace(theirs, timms)
+    return name
+
+
+def separate_biases(state):
+    separate = {}
+    for name, value in state.items():
+        if name.endswith('qkv.bias'):
+            query, _, of_value = value.chunk(3)
+            separate[name.replace('qkv.bias', 'q_bias')] = query
+            separate[name.replace('qkv.bias', 'v_bias')] = of_value
+        else:
+            separate[name] = value
+    return separate
+
+
+SPELLINGS = {
+    'wrapped for several processes': lambda s: {f'module.{k}': v for k, v in s.items()},
+    'timm': lambda s: {timm_spelling(k): v for k, v in s.items()},
+    'DeiT3 of today': lambda s: {
+        timm_spelling(k).replace('.gamma_1', '.ls1.gamma').replace('.gamma_2', '.ls2.gamma'): v
+        for k, v in s.items()
+    },
+    'separate biases': separate_biases,
+    'without indices': lambda s: {k: v for k, v in s.items() if 'position_index' not in k},
+}
+
+
+@pytest.mark.parametrize('spelling', SPELLINGS)
+def test_other_spellings_of_the_published_layout_give_the_same_weights(spelling):
+    state, model = published_segmentor(), build_model()
+    given = SPELLINGS[spelling](state)
+    assert given.keys() != state.keys()
+    expected, found = from_published(state, model).state, from_published(given, model).state
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(value, expected[name]) for name, value in found.items())
+
+
+def test_a_wrapped_backbone_alone_is_converted_too():
+    given = {f'module.{name}': value for name, value in random_state().items()}
+    allow = ['decode_head.*', 'auxiliary_head.*']
+    expected = from_published(random_state(), build_model(), allow).state
+    assert from_published(given, build_model(), allow).state.keys() == expected.keys()
+
+
+def test_a_row_for_the_class_token_is_kept_on_the_way_back_on_request():
+    model = build_model()
+    state = published_segmentor()
+    for number, width in enumerate((32, 48)):
+        state[f'backbone.anchors.{number}.pos_embed'] = torch.randn(1, 17, width)
+    ours = from_published(state, model).state
+    back = to_published(ours, model, class_position=True).state
+    for number, label in enumerate('SL'):
+        for name in ('cls_token', 'pos_embed'):
+            key = f'backbone.anchors.{number}.{name}'
+            assert torch.equal(back[key], state[key])
+            assert torch.equal(ours[f'backbone.anchors.{label}.vit.{name}'], state[key])
+    folded = to_published(ours, model).state
+    assert folded['backbone.anchors.0.pos_embed'].shape == (1, 16, 32)
+    key = 'backbone.anchors.0.cls_token'
+    assert torch.equal(folded[key], state[key] + state['backbone.anchors.0.pos_embed'][:, :1])
+
+
+def test_weights_of_ours_wrapped_for_several_processes_go_back_too():
+    model = build_model()
+    wrapped = {f'module.{name}': value for name, value in model.state_dict().items()}
+    assert to_published(wrapped, model).state.keys() == published_segmentor().keys()
+
+
+def test_anchors_without_class_token_are_told_by_its_name():
+    state = published_segmentor()
+    del state['backbone.anchors.0.cls_token']
+    with pytest.raises(ValueError, match=r'anchors\.S\.vit\.cls_token is missing'):
         from_published(state, build_model())
