@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    barrier,
+    broadcast_object_list,
+    get_dist_info,
+    is_main_process,
+)
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,6 +32,9 @@ from mmsnnet.models.host.head_statistics import (
 from mmsnnet.models.prefix_cache import PrefixCache
 from mmsnnet.stitching import Stitch
 
+from .failing_together import failing_together
+from .sweep_options import part
+
 #: Mean, variance and number of batches of each norm.
 _Sums = list[tuple[Tensor, Tensor, Tensor]]
 
@@ -36,16 +46,34 @@ def _measuring(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
     states = [(norm, norm.momentum, _copy(norm)) for norm in norms]
     model.eval()
     try:
-        for norm in norms:
-            norm.momentum = None  # torch then takes the plain mean over batches
-            norm.train()
-        yield
+        with ExitStack() as stack:
+            for norm in norms:
+                norm.momentum = None  # torch then takes the plain mean over batches
+                norm.train()
+                stack.enter_context(_within_process(norm))
+            yield
     finally:
         for module, mode in modes:
             module.training = mode
         for norm, momentum, state in states:
             norm.momentum = momentum
             _put(norm, state)
+
+
+@contextmanager
+def _within_process(norm: _BatchNorm) -> Iterator[None]:
+    """A synchronised norm that averages over the images of its own process.
+
+    In train mode it would wait for all other processes, which run other stitches or none.
+    """
+    if not isinstance(norm, nn.SyncBatchNorm) and 'Sync' not in type(norm).__name__:
+        yield
+        return
+    norm.forward = MethodType(_BatchNorm.forward, norm)
+    try:
+        yield
+    finally:
+        del norm.forward
 
 
 def _copy(norm: _BatchNorm) -> tuple[Tensor, Tensor, Tensor]:
@@ -159,23 +187,45 @@ def attach_recalibrated(
 ) -> None:
     """Let a model run with the head statistics in a results folder, measured there as far needed.
 
-    The main process measures those of stitches that the folder has none of; the others wait.
+    Processes share the stitches that the folder has none of, and each measures its own on all
+    batches: the statistics are those that one process would find.
 
     Args:
         model: See :func:`recalibrate`.
         stitches: What will be run.
         directory: Results folder, which all processes see.
-        batches: Makes the batches; the same each time.
+        batches: Makes the batches; the same each time and in all processes.
 
     Raises:
-        ValueError: As :func:`recalibrate`, or if the folder's statistics are of other weights.
+        ValueError: As :func:`recalibrate`, or if the folder's statistics are of other weights; in
+            all processes alike.
     """
     path = Path(directory, STATISTICS_NAME)
-    if is_main_process():
-        known = HeadStatistics.load(path) if path.is_file() else None
-        missing = [one for one in stitches if known is None or one.name not in known.names]
-        if missing:
-            measured = recalibrate(model, batches(), missing)
-            (measured if known is None else known.joined(measured)).save(path)
+    known = None
+    with failing_together():
+        if is_main_process() and path.is_file():
+            known = HeadStatistics.load(path)
+    missing = [[one.name for one in stitches if known is None or one.name not in known.names]]
+    broadcast_object_list(missing)
+    if missing[0]:
+        measured = _measure_by_processes(model, missing[0], batches)
+        with failing_together():
+            if is_main_process():
+                (measured if known is None else known.joined(measured)).save(path)
     barrier()
     attach_statistics_of(directory, model)
+
+
+def _measure_by_processes(
+    model: nn.Module, names: Sequence[str], batches: Callable[[], Iterable[Any]]
+) -> HeadStatistics:
+    """Statistics of stitches, each process measuring consecutive ones of them."""
+    mine = part(names, *get_dist_info())
+    measured = None
+    with failing_together():
+        if mine:
+            measured = recalibrate(model, batches(), mine)
+    first, *others = [one for one in all_gather_object(measured) if one is not None]
+    for other in others:
+        first = first.joined(other)
+    return first
