@@ -72,6 +72,9 @@ def test_pictures_are_left_alone_with_the_other_probability():
         (dict(gamma_range=(1.1, 0.9)), 'gamma_range=(1.1, 0.9) of ColorAug must be two positive'),
         (dict(color_range=(0, 1)), 'color_range=(0, 1) of ColorAug must be two positive'),
         (dict(brightness_range=(1,)), 'brightness_range=(1,) of ColorAug must be two positive'),
+        (dict(prob=float('nan')), 'prob=nan of ColorAug must lie in [0, 1]'),
+        (dict(gamma_range=(1, float('inf'))), 'gamma_range=(1, inf) of ColorAug must be two'),
+        (dict(gamma_range=(float('nan'), 1)), 'gamma_range=(nan, 1) of ColorAug must be two'),
         (dict(prob='half'), "prob='half' of ColorAug must lie in [0, 1]"),
         (dict(gamma_range=1.1), 'gamma_range=1.1 of ColorAug must be two positive'),
         (dict(gamma_range='12'), "gamma_range='12' of ColorAug must be two positive"),
@@ -109,3 +112,9 @@ def test_the_recipe_trains_on_metres_with_0_where_rotation_uncovers_nothing(file
     assert all(depth.shape == (1, 416, 544) for depth in depths)
     values = set(np.unique(np.concatenate([depth.numpy() for depth in depths])).round(5).tolist())
     assert values == {0.0, 5.0}
+
+
+@pytest.mark.parametrize('shape', [(8, 8), (8, 8, 1), (8, 8, 4)])
+def test_colours_of_pictures_of_other_channels_are_refused(shape):
+    with pytest.raises(ValueError, match=r'ColorAug tints pictures \(H, W, 3\)'):
+        ColorAug(prob=1.0)(dict(img=np.zeros(shape, np.uint8), img_path='a.png'))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from numbers import Real
 from typing import Any
@@ -19,10 +20,10 @@ def _within(limits: Sequence[float], share: Any) -> Any:
 
 
 def _is_range(value: Any) -> bool:
-    """Whether a value is two positive numbers, the lesser first."""
+    """Whether a value is two positive finite numbers, the lesser first."""
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return False
-    return all(isinstance(limit, Real) for limit in value) and 0 < value[0] <= value[1]
+    return all(isinstance(limit, Real) for limit in value) and 0 < value[0] <= value[1] < math.inf
 
 
 @TRANSFORMS.register_module()
@@ -59,8 +60,8 @@ class ColorAug(BaseTransform):
         for name, value in ranges.items():
             if not _is_range(value):
                 raise ValueError(
-                    f'{name}_range={value!r} of ColorAug must be two positive numbers, the '
-                    'lesser first.'
+                    f'{name}_range={value!r} of ColorAug must be two positive finite numbers, '
+                    'the lesser first.'
                 )
         self.prob = prob
         self.gamma_range = gamma_range
@@ -77,7 +78,16 @@ class ColorAug(BaseTransform):
         return gamma, _within(self.brightness_range, factor) * _within(self.color_range, tints)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Colour a picture (H, W, 3)."""
+        """Colour a picture (H, W, 3).
+
+        Raises:
+            ValueError: If it has another number of channels.
+        """
+        if results['img'].ndim != 3 or results['img'].shape[2] != 3:
+            raise ValueError(
+                f'ColorAug tints pictures (H, W, 3), and {results.get("img_path", "the picture")} '
+                f'has the shape {results["img"].shape}: leave ColorAug out of the pipeline.'
+            )
         drawn = self.draw()
         if drawn is not None:
             gamma, factors = drawn

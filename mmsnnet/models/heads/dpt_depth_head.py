@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -45,7 +46,7 @@ class DPTDepthHead(DPTHead):
         init_cfg: MMEngine's.
 
     Raises:
-        TypeError: If a number is none.
+        TypeError: If a number is of another type.
         ValueError: If channels, readout or the range of depth are not possible.
     """
 
@@ -103,8 +104,14 @@ class DPTDepthHead(DPTHead):
                 ``readout_type='ignore'`` such maps alone.
 
         Raises:
-            ValueError: If class tokens are needed and missing.
+            ValueError: If there is no map of an index, or class tokens are needed and missing.
         """
+        count = len(inputs)
+        if not all(-count <= index < count for index in self.in_index):
+            raise ValueError(
+                f'in_index={self.in_index} of DPTDepthHead does not fit: {count} maps are '
+                f'delivered, numbered 0 to {count - 1}.'
+            )
         pairs = [(item, None) if isinstance(item, Tensor) else item for item in inputs]
         if self.needs_cls_token and any(token is None for _, token in pairs):
             raise ValueError(
@@ -139,7 +146,7 @@ def _depth_convolutions(channels: int, init_depth: float | None, min_depth: floa
 def _check_maps(
     in_channels: Any, in_index: Any, channels: int, post_process_channels: Any, readout_type: str
 ) -> None:
-    """Check what the head is told of its inputs.
+    """Check the arguments that describe the inputs.
 
     Raises:
         TypeError: If channels or indices are not integers.
@@ -156,6 +163,10 @@ def _check_maps(
                 'it reassembles four.'
             )
         _check_integers(name, value, least=-4 if name == 'in_index' else 1)
+    if len(set(in_index)) < 4:
+        raise ValueError(
+            f'in_index={list(in_index)} of DPTDepthHead must name four different maps.'
+        )
     _check_integers('channels', [channels], least=1)
     if len(set(in_channels)) > 1:
         raise ValueError(
@@ -198,7 +209,7 @@ def _check_depths(min_depth: float, max_depth: float, init_depth: float | None) 
     for name, value in depths.items():
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f'{name}={value!r} of DPTDepthHead must be a number of metres.')
-    if not 0 < min_depth < max_depth:
+    if not 0 < min_depth < max_depth < math.inf:
         raise ValueError(
             f'min_depth={min_depth} and max_depth={max_depth} of DPTDepthHead must be metres with '
             '0 < min_depth < max_depth, e.g. 0.001 and 10.0 for NYUv2.'

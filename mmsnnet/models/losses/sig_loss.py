@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -38,8 +38,8 @@ class SigLoss(nn.Module):
         loss_name: Key of the loss; it must begin with 'loss' to be minimised.
 
     Raises:
-        TypeError: If a number is none.
-        ValueError: If a number is out of range.
+        TypeError: If a number or the name is of another type.
+        ValueError: If a number is not finite or out of range.
     """
 
     def __init__(
@@ -51,17 +51,14 @@ class SigLoss(nn.Module):
         loss_name: str = 'loss_depth',
     ) -> None:
         super().__init__()
-        numbers = dict(loss_weight=loss_weight, warm_up_iters=warm_up_iters)
-        numbers.update(warm_up_eps=warm_up_eps, max_depth=1.0 if max_depth is None else max_depth)
-        for name, value in numbers.items():
-            if isinstance(value, bool) or not isinstance(value, Real):
-                raise TypeError(f'{name}={value!r} of SigLoss must be a number.')
-        if max_depth is not None and max_depth <= 0:
-            raise ValueError(f'max_depth={max_depth} of SigLoss must be positive metres, or None.')
-        if warm_up_iters < 0:
-            raise ValueError(f'warm_up_iters={warm_up_iters} of SigLoss must be 0 or more.')
-        if warm_up_eps <= 0:
-            raise ValueError(f'warm_up_eps={warm_up_eps} of SigLoss must be positive metres.')
+        _check_settings(
+            loss_weight=loss_weight,
+            warm_up_iters=warm_up_iters,
+            warm_up_eps=warm_up_eps,
+            **({} if max_depth is None else dict(max_depth=max_depth)),
+        )
+        if not isinstance(loss_name, str):
+            raise TypeError(f'loss_name={loss_name!r} of SigLoss must be a text like loss_depth.')
         self.loss_weight = loss_weight
         self.max_depth = max_depth
         self.warm_up_iters = warm_up_iters
@@ -105,3 +102,22 @@ class SigLoss(nn.Module):
         if self.training:
             self.training_steps += 1
         return warming_up
+
+
+def _check_settings(**numbers: Any) -> None:
+    """Check the numbers of a loss.
+
+    Raises:
+        TypeError: If one is no number, or ``warm_up_iters`` no integer.
+        ValueError: If one is not finite or out of range.
+    """
+    for name, value in numbers.items():
+        kind = Integral if name == 'warm_up_iters' else Real
+        if isinstance(value, bool) or not isinstance(value, kind):
+            noun = 'an integer' if kind is Integral else 'a number'
+            raise TypeError(f'{name}={value!r} of SigLoss must be {noun}.')
+        metres = name in ('max_depth', 'warm_up_eps')
+        if not math.isfinite(value) or value < 0 or (metres and value == 0):
+            allowed = 'positive metres' if metres else '0 or more'
+            also = ', or None' if name == 'max_depth' else ''
+            raise ValueError(f'{name}={value} of SigLoss must be {allowed} and finite{also}.')

@@ -18,6 +18,9 @@ MODELS.register_module(name='LN2d', module=LayerNorm2d)
 
 #: Enlargements of the ViT's map that there is a stack of layers for.
 SCALE_FACTORS = (4, 2, 1, 0.5)
+#: Levels at most behind those of the scale factors. With patches of 16 pixels the last has a stride
+#: of 512, and further ones would be single pixels of ever the same features.
+MAX_EXTRA_OUTS = 4
 DEFAULT_NORM = {'type': 'LN2d', 'eps': 1e-6}
 
 
@@ -54,7 +57,8 @@ class SimpleFeaturePyramid(BaseModule):
     Args:
         in_channels: Channels of the backbone's map: the width of its largest anchor.
         out_channels: Channels of every level.
-        num_outs: Number of levels, at least one for each of ``scale_factors``.
+        num_outs: Number of levels, at least one for each of ``scale_factors`` and at most
+            ``MAX_EXTRA_OUTS`` more.
         scale_factors: Side of each level over that of the backbone's map, from large to small;
             some of 4, 2, 1, 0.5.
         norm_cfg: Norm of the maps.
@@ -103,7 +107,7 @@ class SimpleFeaturePyramid(BaseModule):
             ``num_outs`` maps (B, out_channels, H * scale, W * scale), from large to small.
 
         Raises:
-            ValueError: If the last of the features is not such a map.
+            ValueError: If the last of the features is not such a map, or too small to be halved.
         """
         last = features if isinstance(features, Tensor) else features[-1]
         if not isinstance(last, Tensor) or last.ndim != 4 or last.shape[1] != self.in_channels:
@@ -111,6 +115,11 @@ class SimpleFeaturePyramid(BaseModule):
             raise ValueError(
                 f'SimpleFeaturePyramid takes a map (B, {self.in_channels}, H, W), got {given}; '
                 'in_channels must be the width of the largest anchor, and output_cls_token False.'
+            )
+        if 0.5 in self.scale_factors and min(last.shape[2:]) < 2:
+            raise ValueError(
+                f'SimpleFeaturePyramid cannot halve a map of {last.shape[2]} x {last.shape[3]}: '
+                'give larger images, or leave 0.5 out of scale_factors.'
             )
         outputs = [level(last) for level in self.levels]
         while len(outputs) < self.num_outs:
@@ -155,6 +164,11 @@ def _check_scales(
         raise ValueError(
             f'num_outs={num_outs} of SimpleFeaturePyramid is less than the {len(given)} '
             f'scale_factors {given}: raise it, or leave scale factors out.'
+        )
+    if num_outs > len(given) + MAX_EXTRA_OUTS:
+        raise ValueError(
+            f'num_outs={num_outs} of SimpleFeaturePyramid must be {len(given) + MAX_EXTRA_OUTS} or '
+            f'less: behind its {len(given)} scale_factors a level is only the one before, halved.'
         )
     divisor = {4: 4, 2: 2}.get(given[0], 1)
     if in_channels % divisor:

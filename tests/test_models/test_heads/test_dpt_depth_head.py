@@ -123,6 +123,14 @@ def test_ignore_reads_maps_without_class_tokens_alike():
         assert torch.equal(one([item for item, _ in pairs]), one(pairs))
 
 
+@pytest.mark.parametrize('index', [[0, 1, 2, 4], [-5, 1, 2, 3], [9, 8, 7, 6]])
+def test_an_index_without_a_map_is_named_in_the_forward(index):
+    one = built()
+    one.in_index = index
+    with pytest.raises(ValueError, match=r'in_index=.* does not fit: 4 maps are delivered'):
+        one(inputs(4, 4))
+
+
 @pytest.mark.parametrize('readout', ['project', 'add'])
 def test_maps_without_class_tokens_are_refused_with_what_to_write(readout):
     one = built(readout_type=readout)
@@ -194,6 +202,13 @@ def test_the_loss_is_the_published_one_unless_another_is_named():
         (dict(post_process_channels=[0, 8, 8, 8]), 'post_process_channels of DPTDepthHead must be'),
         (dict(max_depth='10'), "max_depth='10' of DPTDepthHead must be a number of metres"),
         (dict(init_depth='2'), "init_depth='2' of DPTDepthHead must be a number of metres"),
+        (dict(init_depth=float('nan')), 'init_depth=nan of DPTDepthHead must lie between'),
+        (dict(min_depth=float('nan')), 'min_depth=nan and max_depth=10.0 of DPTDepthHead must be'),
+        (dict(max_depth=float('nan')), 'max_depth=nan of DPTDepthHead must be metres'),
+        (dict(max_depth=float('inf')), 'max_depth=inf of DPTDepthHead must be metres'),
+        (dict(min_depth=5.0, max_depth=2.0), 'min_depth=5.0 and max_depth=2.0 of DPTDepthHead'),
+        (dict(in_index=[9] * 4), 'in_index=[9, 9, 9, 9] of DPTDepthHead must name four different'),
+        (dict(in_index=[0, 1, 2, 2]), 'in_index=[0, 1, 2, 2] of DPTDepthHead must name four'),
     ],
 )
 def test_what_cannot_be_built_is_refused(settings, message):

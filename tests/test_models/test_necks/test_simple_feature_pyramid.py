@@ -92,6 +92,13 @@ def test_neck_and_norm_resolve_without_prefix_from_the_scope_of_mmdet():
         (dict(in_channels=18), 'in_channels=18 .* divisible by 4'),
         (dict(out_channels=2.5), 'out_channels=2.5 .* integer'),
         (dict(num_outs=3), 'num_outs=3 .* less than the 4 scale_factors'),
+        (dict(num_outs=99), 'num_outs=99 .* must be 8 or less'),
+        (dict(num_outs=6, scale_factors=(2,)), 'num_outs=6 .* must be 5 or less'),
+        (dict(num_outs=-1), 'num_outs=-1 .* 1 or more'),
+        (dict(num_outs=True), 'num_outs=True .* integer'),
+        (dict(scale_factors=(4, float('nan'))), r'some of \(4, 2, 1, 0.5\)'),
+        (dict(scale_factors=(4, 4, 2)), r'some of \(4, 2, 1, 0.5\)'),
+        (dict(scale_factors='42'), r'some of \(4, 2, 1, 0.5\)'),
         (dict(scale_factors=(1, 2)), r'scale_factors=\(1, 2\) .* in this order'),
         (dict(scale_factors=(8, 4)), r'some of \(4, 2, 1, 0.5\)'),
         (dict(scale_factors=()), r'some of \(4, 2, 1, 0.5\)'),
@@ -111,3 +118,10 @@ def test_impossible_settings_are_refused_in_one_line(settings, message):
 def test_other_features_are_refused(features):
     with pytest.raises(ValueError, match=r'takes a map \(B, 16, H, W\), got'):
         built()(features)
+
+
+@pytest.mark.parametrize('size', [(1, 4), (3, 1)])
+def test_a_map_that_cannot_be_halved_is_refused(size):
+    with pytest.raises(ValueError, match=f'cannot halve a map of {size[0]} x {size[1]}'):
+        built()(torch.zeros(1, 16, *size))
+    assert len(built(scale_factors=(2, 1), num_outs=2)(torch.zeros(1, 16, *size))) == 2
