@@ -8,6 +8,7 @@ from mmsnnet.compat.cpu_launch import init_cpu_distributed, prepare_cpu_launch
 from mmsnnet.compat.fork_packages import find_fork_configs
 from mmsnnet.compat.ops_finder import install_finder
 from mmsnnet.compat.safe_load import allow_mmengine_checkpoints
+from mmsnnet.compat.safe_schemes import read_checkpoints_safely
 
 __all__ = ['init_cpu_distributed', 'install', 'prepare_cpu_launch']
 
@@ -22,4 +23,5 @@ def install() -> None:
     """
     install_finder()
     allow_mmengine_checkpoints()
+    read_checkpoints_safely()
     find_fork_configs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -12,6 +13,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from ..checkpoint_checks import differences
+from ..checkpoint_file import load_safely
 from .anchor_vit import AnchorViT
 
 #: Parts of classification and pretraining that a dense backbone does not hold.
@@ -49,22 +51,7 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, or no name begins with ``prefix``.
     """
-    if '://' not in path and not Path(path).is_file():
-        raise FileNotFoundError(f'Weights file {path!r} does not exist.')
-    try:
-        if path.endswith('.safetensors'):
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    except FileNotFoundError:
-        raise
-    except Exception as error:
-        reason = (str(error).strip() or 'no reason given').splitlines()[0]
-        raise ValueError(
-            f'Weights file {path!r} cannot be read ({type(error).__name__}: {reason}).'
-        ) from error
+    content = _read(path)
     for key in ('state_dict', 'model', 'model_ema'):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
@@ -77,6 +64,25 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
             f'like {sorted(content)[:2]}.'
         )
     return state
+
+
+def _read(path: str) -> Any:
+    """Content of a weights file, of which nothing runs."""
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'Weights file {path!r} does not exist.')
+    if '://' not in path and not path.endswith('.safetensors'):
+        return load_safely(path)
+    try:
+        if path.endswith('.safetensors'):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    except Exception as error:
+        reason = (str(error).strip() or 'no reason given').splitlines()[0]
+        raise ValueError(
+            f'Weights file {path!r} cannot be read ({type(error).__name__}: {reason}).'
+        ) from error
 
 
 def _converted(state: dict[str, Tensor], anchor: AnchorViT, source: str) -> dict[str, Tensor]:

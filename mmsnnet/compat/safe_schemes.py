@@ -1,0 +1,68 @@
+"""Has mmengine read checkpoints with ``weights_only`` said, whatever the environment says.
+
+mmengine's loaders leave the argument out. Torch then follows its default, which
+``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``, a common workaround, turns into executing what a file says.
+Everything that reads checkpoints by mmengine (resuming, ``load_from``, ``init_cfg``, the hosts'
+``init_model``) finds its loader by the scheme of the path, so those for local files and the web
+are replaced. Other schemes (object stores) stay mmengine's.
+"""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from mmengine.dist import barrier, get_rank
+from mmengine.runner import CheckpointLoader
+
+from mmsnnet.compat.safe_load import torch_reads_safely
+
+
+def load_local(filename: str, map_location: Any = None) -> Any:
+    """Content of a local file, of which nothing runs.
+
+    Args:
+        filename: the file; ``~`` is the user's home.
+        map_location: see ``torch.load``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        pickle.UnpicklingError: if it holds more than tensors and what mmengine stores.
+    """
+    path = os.path.expanduser(filename)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{filename} can not be found.')
+    return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def load_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
+    """Content of a file on the web, downloaded once into torch's folder of checkpoints.
+
+    Args:
+        filename: address of the file.
+        map_location: see ``torch.load``.
+        model_dir: folder to keep the file in; None for torch's.
+    """
+    folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
+    target = folder / os.path.basename(urlparse(filename).path)
+    if get_rank() == 0 and not target.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(filename, str(target), progress=False)
+    barrier()
+    return load_local(str(target), map_location)
+
+
+def read_checkpoints_safely() -> bool:
+    """Replaces mmengine's loaders for local files and the web; calling it again is free.
+
+    Returns:
+        Whether this torch can be taught what mmengine's checkpoints hold; older torch could then
+        not resume.
+    """
+    if not torch_reads_safely():
+        return False
+    CheckpointLoader.register_scheme('', load_local, force=True)
+    CheckpointLoader.register_scheme(('http://', 'https://'), load_http, force=True)
+    return True
