@@ -18,4 +18,4 @@ find_unused_parameters = True
 
 # The anchors bound what lies between them; tools/test_all_stitches.py scores all the others.
 val_cfg = dict(type='StitchValLoop', stitches='anchors', metric='mIoU')
-test_cfg = dict(type='StitchTestLoop', stitches='anchors', metric='mIoU')
+test_cfg = dict(type='StitchTestLoop', default_stitches='anchors', metric='mIoU')

@@ -2,111 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Union
+from typing import Any
 
-from mmengine.dist import get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
-from mmsnnet.models import check_fitted, find_stitched_backbone
+from mmsnnet.models import StitchedViT, check_fitted, find_stitched_backbone
 from mmsnnet.registry import LOOPS
-from mmsnnet.results.pareto import Point, hypervolume, pareto_front
 from mmsnnet.stitching import Stitch, select_stitches
 
+from .nan_predictions import NanPredictions
 from .one_pass import BatchResults, OnePass, evaluate, evaluate_alone, reason_against
 from .rng_state import preserved_rng
+from .scoring import Stitches, StitchScoring
+from .stitch_outputs import drawn_by_stitch, written_by_stitch
+from .training_checks import check_monitors
 
-Stitches = Union[str, int, Iterable[Union[str, int]]]
-
-
-class StitchScoring:
-    """What the two loops share: which stitches they score and how they sum up.
-
-    The summary is made of one metric: its best and worst value over the stitches, the best of each
-    family (``best/S-L/mIoU``, for MMEngine's visualizer to draw over training), and
-    ``pareto/hypervolume`` in [0, 1], the share that the stitches dominate of the rectangle of
-    FLOPs (up to the backbone's costliest stitch) and metric (from worst to best possible).
-
-    Args:
-        runner: The runner, its model built.
-        stitches: 'all', 'anchors', 'spread:N', families, names or ids.
-        metric: Name of the metric of the summary, such as 'mIoU'; None for no summary.
-        rule: 'greater' or 'less', which is better.
-        metric_range: Worst and best possible value; (0, 100) for percentages.
-
-    Raises:
-        ValueError: If a stitch or the rule is unknown, or the range contradicts the rule.
-    """
-
-    def __init__(
-        self,
-        runner: Runner,
-        stitches: Stitches,
-        metric: str | None,
-        rule: str,
-        metric_range: tuple[float, float],
-    ) -> None:
-        self._runner = runner
-        self.backbone = find_stitched_backbone(runner.model)
-        self.stitches = select_stitches(self.backbone.space, self.backbone.costs.flops, stitches)
-        if rule not in ('greater', 'less'):
-            raise ValueError(f"rule={rule!r} is not possible: choose 'greater' or 'less'.")
-        self._worst, self._best = metric_range
-        if (self._best > self._worst) != (rule == 'greater'):
-            raise ValueError(
-                f'metric_range={metric_range} is (worst, best) and contradicts rule={rule!r}.'
-            )
-        self._metric = metric
-        self._rule = rule
-
-    def run(self, loop: StitchLoop) -> dict[str, float]:
-        """Metrics of every stitch as ``NAME/metric``, and the summary."""
-        check_fitted(self.backbone)
-        metrics: dict[str, float] = {}
-        points = []
-        for stitch, scores in loop.run_stitches(self.stitches):
-            metrics.update({f'{stitch.name}/{key}': value for key, value in scores.items()})
-            if self._metric is not None:
-                points.append(self._point(stitch, scores))
-        metrics.update(self._summary(points))
-        return metrics
-
-    def _point(self, stitch: Stitch, scores: Mapping[str, float]) -> Point:
-        if self._metric not in scores:
-            raise ValueError(
-                f'metric={self._metric!r} of the loop is not among the metrics of the evaluator: '
-                f'{sorted(scores)}.'
-            )
-        point = Point(stitch.name, self.backbone.costs[stitch].flops, float(scores[self._metric]))
-        self._runner.logger.info(
-            f'{stitch.name}: {point.cost / 1e9:.4g} GFLOPs, {self._metric} {point.quality:.4g}'
-        )
-        return point
-
-    def _summary(self, points: list[Point]) -> dict[str, float]:
-        if not points:
-            return {}
-        qualities = sorted((point.quality for point in points), reverse=self._rule == 'greater')
-        best = max if self._rule == 'greater' else min
-        families: dict[str, float] = {}
-        for point in points:
-            key = f'best/{self.backbone.space[point.name].family}/{self._metric}'
-            families[key] = best(families.get(key, point.quality), point.quality)
-        return {
-            **families,
-            f'best/{self._metric}': qualities[0],
-            f'worst/{self._metric}': qualities[-1],
-            'pareto/size': float(len(pareto_front(points, self._rule))),
-            'pareto/hypervolume': hypervolume(
-                points,
-                max_cost=max(self.backbone.costs.flops.values()),
-                worst=self._worst,
-                best=self._best,
-            ),
-        }
+#: How numpy's error begins that MMEngine's data sets meet when they are laid out in memory.
+_EMPTY = 'need at least one array'
 
 
 class StitchLoop:
@@ -116,6 +34,11 @@ class StitchLoop:
     are those of one pass each. The hooks of the whole evaluation fire once, those of iterations
     once for each stitch and batch. The active stitch and the states of the global random
     generators are restored.
+
+    Where several stitches are scored, what metrics and hooks write of them is kept apart: files of
+    metrics (``output_dir``, ``outfile_prefix``, ``out_file_path``) and drawn pictures with a file
+    of their own lie in a folder of the stitch's name, pictures for a backend of the visualizer
+    begin with it. Metrics that only write files (``format_only``) give files and no summary.
 
     Args:
         runner: The runner.
@@ -128,10 +51,13 @@ class StitchLoop:
         metric_range: See :class:`StitchScoring`.
         one_pass: Whether stitches are scored together; else one after the other.
         max_memory: Most bytes of features kept for other stitches in one pass; None for no bound.
+
+    Raises:
+        ValueError: If the data set is empty, or :class:`StitchScoring` refuses its arguments.
     """
 
     mode: str
-    default_stitches: str
+    default_stitches: Stitches
 
     def __init__(
         self,
@@ -146,22 +72,88 @@ class StitchLoop:
         one_pass: bool = True,
         max_memory: float | None = None,
     ) -> None:
-        super().__init__(runner, dataloader, evaluator, fp16)
+        with _naming_empty_data(f'{self.mode}_dataloader'):
+            super().__init__(runner, dataloader, evaluator, fp16)
+            if len(self.dataloader.dataset) == 0:
+                raise ValueError(_EMPTY)
         self.one_pass = one_pass
         self.max_memory = max_memory
-        wanted = self.default_stitches if stitches is None else stitches
-        self.scoring = StitchScoring(runner, wanted, metric, rule, metric_range)
+        backbone = find_stitched_backbone(runner.model)
+        wanted = self.stitches_to_score(backbone, stitches)
+        self.scoring = StitchScoring(runner, backbone, wanted, metric, rule, metric_range)
+        self.scoring.check_metric(self.evaluator)
+        self._nan = NanPredictions(runner.model)
+        self._nan_stitches: set[str] = set()
 
-    def run(self) -> dict[str, float]:
-        """Score the stitches and return their metrics."""
+    def stitches_to_score(self, backbone: StitchedViT, stitches: Stitches | None) -> Stitches:
+        """What to score where ``stitches`` may be None."""
+        return self.default_stitches if stitches is None else stitches
+
+    def run(self) -> dict[str, Any]:
+        """Score the stitches and return their metrics, those of the summary first.
+
+        Raises:
+            ValueError: If stitches were never fitted, or no stitch has the metric of the summary.
+        """
         self.runner.call_hook(f'before_{self.mode}')
         self.runner.call_hook(f'before_{self.mode}_epoch')
         self.runner.model.eval()
+        check_fitted(self.scoring.backbone)
+        self._nan_stitches.clear()
         with preserved_rng():
-            metrics = self.scoring.run(self)
+            scores = {}
+            for stitch, values in self.run_stitches(self.scoring.stitches):
+                self.scoring.log(stitch, values)
+                scores[stitch] = values
+        metrics = self.scoring.summarise(self._without_nan(scores), self.evaluator)
         self.runner.call_hook(f'after_{self.mode}_epoch', metrics=metrics)
         self.runner.call_hook(f'after_{self.mode}')
         return metrics
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """Run the active stitch on a batch and hand its outputs to the evaluator."""
+        with self._written_apart(), self._nan.watching():
+            super().run_iter(idx, data_batch)
+        if self._nan.found():
+            self.on_nan(self.scoring.backbone.stitch, idx)
+
+    def on_nan(self, stitch: Stitch, idx: int) -> None:
+        """Called where features or predictions of a stitch for a batch hold NaN.
+
+        Raises:
+            ValueError: Always; a loop may do otherwise.
+        """
+        raise ValueError(
+            f'Stitch {stitch.name}: its features or predictions of batch {idx} hold NaN; check the '
+            'weights of the checkpoint, or leave the stitch out.'
+        )
+
+    def _without_nan(
+        self, scores: dict[Stitch, dict[str, Any]]
+    ) -> dict[Stitch, dict[str, Any]]:
+        """Scores of stitches, NaN for those that predicted NaN in any process."""
+        names = set().union(*all_gather_object(self._nan_stitches))
+        if names:
+            self.runner.logger.warning(
+                f'Features or predictions of {len(names)} of {len(scores)} stitches hold NaN '
+                f'({", ".join(sorted(names))}), which their metrics are set to.'
+            )
+        return {
+            stitch: dict.fromkeys(values, math.nan) if stitch.name in names else values
+            for stitch, values in scores.items()
+        }
+
+    @contextmanager
+    def _written_apart(self) -> Iterator[None]:
+        """Keep what is written of the active stitch apart from that of others."""
+        if len(self.scoring.stitches) == 1:
+            yield
+            return
+        backbone = self.scoring.backbone
+        with written_by_stitch(self.evaluator, backbone.stitch.name), drawn_by_stitch(
+            self.runner.visualizer, backbone
+        ):
+            yield
 
     @property
     def reason_against_one_pass(self) -> str | None:
@@ -205,14 +197,14 @@ class StitchLoop:
 
         In several processes each gives its own batches, and all get the metrics.
         """
-        with self.scoring.backbone.use_stitch(stitch):
+        with self.scoring.backbone.use_stitch(stitch), self._written_apart():
             return evaluate(self.evaluator, noted, len(self.dataloader.dataset))
 
     def evaluate_alone(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:
         """Metrics of a stitch where one process holds what was noted for all batches."""
         if get_world_size() == 1:
             return self.evaluate(stitch, noted)
-        with self.scoring.backbone.use_stitch(stitch):
+        with self.scoring.backbone.use_stitch(stitch), self._written_apart():
             return evaluate_alone(self.evaluator, noted)
 
     def run_stitch(self, stitch: Stitch) -> dict[str, float]:
@@ -220,7 +212,19 @@ class StitchLoop:
         with self.scoring.backbone.use_stitch(stitch):
             for index, batch in enumerate(self.dataloader):
                 self.run_iter(index, batch)
-            return self.evaluator.evaluate(len(self.dataloader.dataset))
+            with self._written_apart():
+                return self.evaluator.evaluate(len(self.dataloader.dataset))
+
+
+@contextmanager
+def _naming_empty_data(loader: str) -> Iterator[None]:
+    """Say it in one line where MMEngine fails to lay out an empty data set in memory."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(_EMPTY):
+            raise
+        raise ValueError(f'The data set of {loader} is empty: check its paths.') from None
 
 
 @LOOPS.register_module()
@@ -228,17 +232,58 @@ class StitchValLoop(StitchLoop, ValLoop):
     """Validation of a few stitches, by default of the anchors, which bound what lies between.
 
     ``default_hooks.checkpoint`` with ``save_best='pareto/hypervolume', rule='greater'`` keeps the
-    checkpoint of the best front (MMEngine needs the rule for metrics it does not know).
+    checkpoint of the best front (MMEngine needs the rule for metrics it does not know). Hooks and
+    schedulers that wait for a metric which there will not be are refused before training.
+    A stitch that predicts NaN gets NaN for its metrics, and training goes on.
     See :class:`StitchLoop` for the arguments.
     """
 
     mode = 'val'
     default_stitches = 'anchors'
 
+    def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        super().__init__(runner, *args, **kwargs)
+        check_monitors(runner, self)
+
+    def on_nan(self, stitch: Stitch, idx: int) -> None:
+        """Note the stitch, to be named at the end."""
+        self._nan_stitches.add(stitch.name)
+
 
 @LOOPS.register_module()
 class StitchTestLoop(StitchLoop, TestLoop):
-    """Test of many stitches, by default of all. See :class:`StitchLoop` for the arguments."""
+    """Test of many stitches.
+
+    Scored are ``stitches``; where these are None, the one that the config sets for the backbone
+    (``model.backbone.stitch``); where there is none, ``default_stitches``. See :class:`StitchLoop`
+    for the other arguments.
+
+    Args:
+        default_stitches: As ``stitches``, for a recipe to leave the choice open.
+
+    Raises:
+        ValueError: If the backbone's stitch is set and not among ``stitches``.
+    """
 
     mode = 'test'
-    default_stitches = 'all'
+
+    def __init__(
+        self, *args: Any, default_stitches: Stitches = 'all', **kwargs: Any
+    ) -> None:
+        self.default_stitches = default_stitches
+        super().__init__(*args, **kwargs)
+
+    def stitches_to_score(self, backbone: StitchedViT, stitches: Stitches | None) -> Stitches:
+        """What to score where ``stitches`` may be None, or contradict the backbone's own."""
+        configured = backbone.configured_stitch
+        if configured is None:
+            return super().stitches_to_score(backbone, stitches)
+        if stitches is None:
+            return configured.name
+        if configured not in select_stitches(backbone.space, backbone.costs.flops, stitches):
+            raise ValueError(
+                f'model.backbone.stitch asks for {configured.name}, which is not among '
+                f'test_cfg.stitches={stitches!r}: leave out one of them, by '
+                'test_cfg.stitches=None to score the stitch of the backbone alone.'
+            )
+        return stitches

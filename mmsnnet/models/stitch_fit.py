@@ -7,7 +7,13 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from mmengine.dist import all_reduce, is_distributed
+from mmengine.dist import (
+    all_reduce,
+    broadcast,
+    broadcast_object_list,
+    is_distributed,
+    is_main_process,
+)
 from torch import Tensor, nn
 
 from mmsnnet.stitching import LayerKey, StitchSpace
@@ -130,11 +136,40 @@ class StitchFit:
             if all(partner <= node for partner in self._partners[kept]):
                 del waiting[kept]
 
-    def all_reduce(self) -> None:
-        """Pool the sums of all processes, so that all solve the same system."""
-        if is_distributed():
-            for tensor in self._moments.tensors():
-                all_reduce(tensor, op='sum')
+    def solve_together(self) -> dict[str, float]:
+        """Set every stitch layer alike in all processes, from the images of all of them.
+
+        To be called in every process. One of them solves, and the others take its layers over:
+        devices that differ would solve a system of poor condition differently, and nothing
+        synchronises frozen weights later.
+
+        Returns:
+            As :meth:`solve`.
+
+        Raises:
+            ValueError: In every process, as :meth:`solve`.
+            RuntimeError: In every process, if the solver fails.
+        """
+        if not is_distributed():
+            return self.solve()
+        for tensor in self._moments.tensors():
+            all_reduce(tensor, op='sum')
+        outcome: list[dict[str, float] | Exception | None] = [None]
+        if is_main_process():
+            try:
+                outcome = [self.solve()]
+            except ValueError as error:
+                outcome = [ValueError(str(error))]
+            except Exception as error:  # whatever it is, the other processes wait
+                outcome = [RuntimeError(f'{type(error).__name__}: {error}')]
+        broadcast_object_list(outcome)
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        for layer in self._backbone.stitch_layers.values():
+            for tensor in layer.state_dict().values():
+                broadcast(tensor)
+        self._backbone.mark_fitted()
+        return outcome[0]
 
     def solve(self) -> dict[str, float]:
         """Set every stitch layer of the backbone.

@@ -79,6 +79,9 @@ class StitchedViT(StitchNetwork):
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
             loads a whole stitched backbone in place of the anchors' weights.
 
+    Attributes:
+        configured_stitch: What ``stitch`` asked for, None if it was left out.
+
     Raises:
         TypeError: If an argument is unknown, which is how a missing ``_delete_=True`` shows.
         ValueError: If anchors cannot be stitched, or a value is not possible.
@@ -118,6 +121,7 @@ class StitchedViT(StitchNetwork):
         self._freeze()
         self._sampler_config = sampler
         self._stitch = resolve_stitch(self.space, size, stitch)
+        self.configured_stitch = None if stitch is None else self._stitch
         self._needs_anchor_weights = True
         self._training_stitch = self._fit = self._fitted = None
         # Training forwards so far: the step of the own sampler, kept so that resuming goes on.
@@ -187,8 +191,7 @@ class StitchedViT(StitchNetwork):
             )
             fit = StitchFit(self)
             fit.add(images)
-            fit.all_reduce()
-            fit.solve()
+            fit.solve_together()
         step = self.training_steps.clone()  # a number only where needed: reading waits for a GPU
         self.training_steps += 1
         return self._training_stitch or self.sampler.sample(int(step), get_rank())

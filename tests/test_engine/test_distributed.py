@@ -107,7 +107,18 @@ def results(data, tmp_path_factory):
         data, folder / 's', custom_hooks=hooks(per_rank=True), find_unused_parameters=True,
         train_cfg=dict(max_iters=4, val_interval=9), optim_wrapper=dict(accumulative_counts=2),
     )  # fmt: skip
-    configs = dict(whole=whole, resumed=resumed, apart=apart, summed=summed)
+    best = dict(
+        custom_hooks=hooks(per_rank=True), find_unused_parameters=True,
+        train_cfg=dict(max_iters=5, val_interval=3), optim_wrapper=dict(accumulative_counts=2),
+        default_hooks=dict(checkpoint=dict(save_best='pareto/hypervolume', rule='greater')),
+    )  # fmt: skip
+    saved = toy_config(data, folder / 'b', **best)
+    taken_up = toy_config(
+        data, folder / 't', resume=True, load_from=str(folder / 'b' / 'iter_3.pth'), **best
+    )
+    configs = dict(
+        whole=whole, resumed=resumed, apart=apart, summed=summed, saved=saved, taken_up=taken_up
+    )
     for name, config in configs.items():
         config.dump(folder / f'{name}.py')
     shared = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
@@ -192,6 +203,17 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one_in_each_process(re
         assert resumed['names'] == whole['names'][3:]
         assert not resumed['images']  # nothing was fitted again
     assert results['whole'][0]['losses'] != results['whole'][1]['losses']
+
+
+def test_a_run_resumed_amidst_accumulated_gradients_ends_like_one_that_was_not(results):
+    """From a checkpoint that was written again in the same iteration, for a new best score."""
+    for whole, resumed in zip(results['saved'], results['taken_up']):
+        assert resumed['losses'][-2:] == whole['losses'][-2:]
+        assert resumed['names'] == whole['names'][3:] and not resumed['images']
+        names = [name for name in whole['after'] if 'running_' not in name]
+        assert all(torch.equal(resumed['after'][n], whole['after'][n]) for n in names)
+    one, two = results['saved']
+    assert one['names'][2] != two['names'][2]  # gradients of other weights in each process
 
 
 def read(path):

@@ -12,8 +12,7 @@ from mmengine.structures import BaseDataElement
 from rooms import RoomsSpec, write_rooms
 
 import mmsnnet
-from mmsnnet.engine.condensed_results import condense
-from mmsnnet.engine.one_pass import reason_against
+from mmsnnet.engine.one_pass import condense, reason_against
 from mmsnnet.engine.shared_preprocessing import SharedPreprocessing
 from mmsnnet.stitching.route_tree import RouteTree
 from tests import toy_detection

@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmsnnet.engine.hooks.exact_resume_hook import CallBefore
 from tests.toy_segmentation import (
     child_environment,
     losses,
@@ -146,3 +147,55 @@ def test_a_data_set_read_to_its_end_on_the_way_makes_no_difference(data, tmp_pat
     )  # fmt: skip
     resumed.train()
     assert_same_end(resumed, whole)
+
+
+def test_gradients_accumulated_at_the_moment_of_saving_are_taken_up(data, tmp_path):
+    """Iteration 4 of steps of 3 iterations each; the last step has but one."""
+    settings = dict(
+        train_cfg=dict(max_iters=7, val_interval=9), optim_wrapper=dict(accumulative_counts=3),
+        default_hooks=dict(checkpoint=dict(interval=2)),
+    )  # fmt: skip
+    whole = toy_runner(data, tmp_path / 'whole', **settings)
+    whole.train()
+    half = tmp_path / 'whole' / 'iter_4.pth'
+    gradients = torch.load(half, weights_only=True)['stitch_accumulated_gradients']
+    assert len(gradients) == 1 and any(g.abs().sum() > 0 for g in gradients[0].values())
+    assert 'stitch_accumulated_gradients' not in torch.load(tmp_path / 'whole' / 'iter_6.pth')
+    resumed = toy_runner(
+        data, tmp_path / 'resumed', load_from=str(half), resume=True, **settings
+    )
+    resumed.train()
+    assert_same_end(resumed, whole)
+
+
+class SkippingIterator:
+    """Iterator of a loop that skips batches by a method, as onedl-mmengine's does."""
+
+    def __init__(self, items):
+        self.items, self.note = list(items), 'its own'
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        return self.items.pop(0)
+
+    def skip_iter(self, num_iters):
+        del self.items[:num_iters]
+
+
+@pytest.mark.parametrize('skip_by_method', [True, False])
+def test_the_iterator_of_a_resumed_loop_acts_once_before_the_first_unseen_item(skip_by_method):
+    calls = []
+    inner = SkippingIterator('abcde')
+    iterator = CallBefore(inner, 2, lambda: calls.append(list(inner.items)))
+    if skip_by_method:
+        iterator.skip_iter(2)
+    else:
+        assert [next(iterator), next(iterator)] == ['a', 'b']
+    assert not calls
+    assert next(iterator) == 'c' and next(iter(iterator)) == 'd'
+    assert calls == [['c', 'd', 'e']]
+    assert iterator.note == 'its own'
+    with pytest.raises(AttributeError, match='nothing'):
+        iterator.nothing  # noqa: B018

@@ -98,7 +98,7 @@ def test_a_line_names_the_stitch_with_its_family_and_cost(run):
         gflops = run.backbone.costs[stitch].flops / 1e9
         expected.append(
             f'Iter(train) [{number}/6]  stitch: {stitch.name} ({stitch.family}, '
-            f'{gflops:.4g} GFLOPs)'
+            f'{gflops:.4g} backbone GFLOPs)'
         )
     assert lines == expected
 
@@ -106,10 +106,10 @@ def test_a_line_names_the_stitch_with_its_family_and_cost(run):
 def test_the_scalars_of_the_log_hold_the_cost_of_each_stitch(run):
     (path,) = run.folder.glob('*/vis_data/scalars.json')
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    train = [row for row in rows if 'stitch_gflops' in row]
+    train = [row for row in rows if 'backbone_gflops' in row]
     gflops = [run.backbone.costs[name].flops / 1e9 for name in run.stitches]
     assert [row['step'] for row in train] == [1, 2, 3, 4, 5, 6]
-    assert [row['stitch_gflops'] for row in train] == pytest.approx(gflops)
+    assert [row['backbone_gflops'] for row in train] == pytest.approx(gflops)
 
 
 def test_the_loss_of_a_family_is_that_of_its_iterations(run):

@@ -6,20 +6,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from mmengine.dataset import pseudo_collate
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from mmsnnet.engine.head_weights import load_head_weights
-from mmsnnet.engine.rng_state import seeded_rng
-from mmsnnet.engine.runner_compile import refuse_runner_compile
+from mmsnnet.engine.calibration_data import training_batches
+from mmsnnet.engine.training_checks import check_monitors, refuse_runner_compile
 from mmsnnet.models import StitchedViT, StitchFit, check_fitted, find_stitched_backbone
 from mmsnnet.models.host.head_check import check_channels
+from mmsnnet.models.host.head_weights import load_head_weights
 from mmsnnet.registry import HOOKS
 
 
@@ -29,9 +26,10 @@ class StitchInitHook(Hook):
 
     Images come from the training data set through a loader of the hook's own, with its own seed,
     and the global random generators are put back, so training sees the same data whether or not
-    the fit ran. Each process reads its share of the images; the sums are pooled, so that all
-    processes solve the same system. The fit is skipped where a resumed or loaded checkpoint holds
-    fitted stitches; the anchors' own weights are then neither needed nor read.
+    the fit ran. Batches are put together as training does it. Each process reads its share of the
+    images; the sums are pooled, one process solves, and all get the same weights. The fit is
+    skipped where a resumed or loaded checkpoint holds fitted stitches; the anchors' own weights are
+    then neither needed nor read.
 
     It also refuses heads whose channels do not fit the backbone, names a data preprocessor whose
     normalisation does not, and refuses to evaluate stitches that were never fitted.
@@ -39,7 +37,7 @@ class StitchInitHook(Hook):
     Args:
         num_images: Images to fit to, over all processes together; fewer if the data set has
             fewer. The published recipes take 50 (10 for depth).
-        batch_size: Images per forward of a process.
+        batch_size: Images per forward of a process; None takes that of ``train_dataloader``.
         seed: Chooses the images and their augmentation.
         head_checkpoint: File of a model trained with the largest anchor alone, to start neck and
             heads from: all stitches deliver maps in its feature space. Read where a fit is made.
@@ -54,12 +52,12 @@ class StitchInitHook(Hook):
     def __init__(
         self,
         num_images: int = 50,
-        batch_size: int = 2,
+        batch_size: int | None = None,
         seed: int = 0,
         head_checkpoint: str | None = None,
     ) -> None:
         for name, value in (('num_images', num_images), ('batch_size', batch_size)):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f'{name} of StitchInitHook must be 1 or more, got {value}.')
         self.num_images = num_images
         self.batch_size = batch_size
@@ -69,6 +67,7 @@ class StitchInitHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
         refuse_runner_compile(runner)
+        check_monitors(runner, runner._val_loop)
         backbone = find_stitched_backbone(runner.model)
         if _checkpoint_to_come_fills_anchors(runner):
             backbone.skip_anchor_weights()
@@ -92,8 +91,7 @@ class StitchInitHook(Hook):
         fit = StitchFit(backbone)
         for images in self._images(runner, num_images):
             fit.add(images)
-        fit.all_reduce()
-        explained = fit.solve()
+        explained = fit.solve_together()
         runner.logger.info(
             f'Fitted stitch layers on {fit.num_samples} tokens in '
             f'{time.perf_counter() - start:.1f} s; they explain {min(explained.values()):.1%} to '
@@ -110,17 +108,12 @@ class StitchInitHook(Hook):
 
     def _images(self, runner: Runner, num_images: int) -> Iterator[Tensor]:
         """Batches (B, 3, H, W) of this process' share of the images, preprocessed."""
-        dataset = runner.train_dataloader.dataset
-        generator = torch.Generator().manual_seed(self.seed)
-        order = torch.randperm(len(dataset), generator=generator)[:num_images]
-        mine = order[get_rank() :: get_world_size()].tolist()
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        with seeded_rng(self.seed + get_rank()):
-            loader = DataLoader(
-                dataset, batch_size=self.batch_size, sampler=mine, collate_fn=pseudo_collate
-            )
-            for batch in loader:
-                yield model.data_preprocessor(batch, training=True)['inputs']
+        process = get_rank(), get_world_size()
+        for batch in training_batches(
+            runner.train_dataloader, num_images, self.seed, self.batch_size, process
+        ):
+            yield model.data_preprocessor(batch, training=True)['inputs']
 
 
 def _checkpoint_to_come_fills_anchors(runner: Runner) -> bool:

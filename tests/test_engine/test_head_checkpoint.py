@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmsnnet.engine.head_weights import load_head_weights
+from mmsnnet.models.host.head_weights import load_head_weights
 from tests.segmentors import build_segmentor, head, multi_level_neck, single_head
 from tests.toy_segmentation import Probe, toy_runner, write_images
 
