@@ -17,6 +17,9 @@ import mmsnnet.version
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmsnnet'
 REQUIREMENT_FILES = sorted((ROOT / 'requirements').glob('*.txt'))
+ENVIRONMENTS = ('pins', 'floors', 'forks')
+"""Files of whole environments, each tested on its own; the others give ranges."""
+RANGE_FILES = [path for path in REQUIREMENT_FILES if path.stem not in ENVIRONMENTS]
 
 def read_setup_version() -> str:
     """Return the version that setup.py gives to pip, asked in a process of its own."""
@@ -107,18 +110,33 @@ def read_requirements(path: Path) -> dict[str, Requirement]:
     return {requirement.name: requirement for requirement in parsed}
 
 
-def test_every_pin_is_exact() -> None:
-    for requirement in read_requirements(ROOT / 'requirements' / 'pins.txt').values():
+@pytest.mark.parametrize('name', ENVIRONMENTS)
+def test_every_pin_is_exact(name: str) -> None:
+    for requirement in read_requirements(ROOT / 'requirements' / f'{name}.txt').values():
         assert [part.operator for part in requirement.specifier] == ['=='], requirement
 
 
-def test_the_pins_fulfil_all_other_requirements() -> None:
-    pins = read_requirements(ROOT / 'requirements' / 'pins.txt')
+@pytest.mark.parametrize(('name', 'left_out'), [
+    ('pins', set()),
+    ('floors', {'ruff'}),  # of the style of the code, which versions do not change
+])
+def test_the_pins_fulfil_all_ranges(name: str, left_out: set[str]) -> None:
+    pins = read_requirements(ROOT / 'requirements' / f'{name}.txt')
     pins['mmcv'] = pins['mmcv-lite']
-    for path in REQUIREMENT_FILES:
+    for path in RANGE_FILES:
+        for wanted, requirement in read_requirements(path).items():
+            if wanted not in left_out:
+                (pin,) = pins[wanted].specifier
+                assert requirement.specifier.contains(pin.version), (path.name, wanted)
+
+
+def test_the_floors_are_the_lowest_versions_that_the_ranges_allow() -> None:
+    floors = read_requirements(ROOT / 'requirements' / 'floors.txt')
+    for path in RANGE_FILES:
         for name, requirement in read_requirements(path).items():
-            (pin,) = pins[name].specifier
-            assert requirement.specifier.contains(pin.version), (path.name, name)
+            lowest = [part.version for part in requirement.specifier if part.operator == '>=']
+            if lowest and name != 'mmcv' and not name.startswith('pytest'):
+                assert str(floors[name].specifier) == f'=={lowest[0]}', (path.name, name)
 
 
 def test_pip_is_never_told_to_install_mmcv_or_torch() -> None:

@@ -12,7 +12,6 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
-from mmsnnet.compat.safe_load import torch_reads_safely
 from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
 from mmsnnet.models.checkpoint_file import load_safely
@@ -82,8 +81,6 @@ def _check_file(checkpoint: str | PathLike | None, cfg: Config) -> None:
         return
     if not Path(checkpoint).is_file():
         raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
-    if not torch_reads_safely():
-        return
     content = load_safely(checkpoint)
     if not isinstance(content, Mapping):
         raise ValueError(

@@ -7,10 +7,10 @@ from __future__ import annotations
 from mmsnnet.compat.cpu_launch import init_cpu_distributed, prepare_cpu_launch
 from mmsnnet.compat.fork_packages import find_fork_configs
 from mmsnnet.compat.ops_finder import install_finder
-from mmsnnet.compat.safe_load import allow_mmengine_checkpoints
+from mmsnnet.compat.safe_load import allow_mmengine_checkpoints, load_allowed
 from mmsnnet.compat.safe_schemes import read_checkpoints_safely
 
-__all__ = ['init_cpu_distributed', 'install', 'prepare_cpu_launch']
+__all__ = ['init_cpu_distributed', 'install', 'load_allowed', 'prepare_cpu_launch']
 
 
 def install() -> None:

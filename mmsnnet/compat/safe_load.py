@@ -18,6 +18,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
+from mmsnnet.compat.restricted_pickle import load_restricted
+
 STATISTICS = ('min', 'max', 'current', 'mean')
 ANNEALING = ('_annealing_cos', '_annealing_linear')
 # What a checkpoint gets in place of the class OneCycleParamScheduler.
@@ -71,9 +73,25 @@ def allow_mmengine_checkpoints() -> bool:
     """Allow-lists mmengine's checkpoint contents where torch checks them by default (>= 2.6).
 
     Returns:
-        Whether there was anything to do; older torch needs nothing.
+        Whether there was anything to do; older torch checks nothing unless asked to.
     """
     if not torch_reads_safely():
         return False
     torch.serialization.add_safe_globals(safe_globals())
     return True
+
+
+def load_allowed(path: str, mmap: bool = False, map_location: Any = 'cpu') -> Any:
+    """Content of a file of ``torch.save``; nothing in it runs, under any torch.
+
+    Args:
+        path: a file of tensors, plain values and what mmengine itself stores.
+        mmap: map the tensors of a zip file into memory instead of reading them.
+        map_location: see ``torch.load``.
+
+    Raises:
+        pickle.UnpicklingError: if the file asks for anything else.
+    """
+    if torch_reads_safely():
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
+    return load_restricted(path, safe_globals(), mmap, map_location)

@@ -17,7 +17,7 @@ import torch
 from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
-from mmsnnet.compat.safe_load import torch_reads_safely
+from mmsnnet.compat.safe_load import load_allowed
 
 
 def load_local(filename: str, map_location: Any = None) -> Any:
@@ -34,7 +34,7 @@ def load_local(filename: str, map_location: Any = None) -> Any:
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
-    return torch.load(path, map_location=map_location, weights_only=True)
+    return load_allowed(path, map_location=map_location)
 
 
 def load_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:
@@ -54,15 +54,7 @@ def load_http(filename: str, map_location: Any = None, model_dir: str | None = N
     return load_local(str(target), map_location)
 
 
-def read_checkpoints_safely() -> bool:
-    """Replaces mmengine's loaders for local files and the web; calling it again is free.
-
-    Returns:
-        Whether this torch can be taught what mmengine's checkpoints hold; older torch could then
-        not resume.
-    """
-    if not torch_reads_safely():
-        return False
+def read_checkpoints_safely() -> None:
+    """Replaces mmengine's loaders for local files and the web; calling it again is free."""
     CheckpointLoader.register_scheme('', load_local, force=True)
     CheckpointLoader.register_scheme(('http://', 'https://'), load_http, force=True)
-    return True

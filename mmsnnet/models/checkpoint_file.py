@@ -7,7 +7,7 @@ import re
 import zipfile
 from typing import Any
 
-import torch
+from mmsnnet.compat import load_allowed
 
 #: First bytes of files that are often taken for checkpoints, and what such a file is.
 _OTHER_FILES = {
@@ -31,7 +31,7 @@ def load_safely(path: str | os.PathLike[str]) -> Any:
     path = os.fspath(path)
     try:
         mapped = zipfile.is_zipfile(path)
-        return torch.load(path, map_location='cpu', weights_only=True, mmap=mapped)
+        return load_allowed(path, mmap=mapped)
     except Exception as error:  # pickle raises whatever the bytes happen to mean
         raise ValueError(f'Checkpoint {path} cannot be read: {_reason(path, error)}.') from None
 

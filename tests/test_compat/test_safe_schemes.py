@@ -4,6 +4,7 @@ from __future__ import annotations
 import http.server
 import os
 import threading
+import warnings
 from functools import partial
 from pathlib import Path
 
@@ -82,7 +83,8 @@ WAYS = {
 
 
 def test_the_file_is_harmful_where_torch_is_left_to_its_default(file):
-    with pytest.warns(UserWarning, match='FORCE_NO_WEIGHTS_ONLY'):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # since 2.6 torch says that the environment decided
         torch.load(file)
     assert (file.parent / 'harm').is_dir()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from inspect import signature
+
 import pytest
 import torch
 from timm.layers import resize_rel_pos_bias_table
@@ -33,7 +35,11 @@ def random_table(grid: tuple[int, int], heads: int = 3) -> torch.Tensor:
 def test_a_table_is_resampled_as_timm_does(source, target):
     table = random_table(source)
     rows = (2 * target[0] - 1) * (2 * target[1] - 1) + 3
-    expected = resize_rel_pos_bias_table(table, target, (rows, 3), old_window_size=source)
+    # timm takes a table for that of a square grid unless told otherwise
+    source_size = {} if source[0] == source[1] else dict(old_window_size=source)
+    if source_size and 'old_window_size' not in signature(resize_rel_pos_bias_table).parameters:
+        pytest.skip('this timm resamples tables of square grids alone')
+    expected = resize_rel_pos_bias_table(table, target, (rows, 3), **source_size)
     found = TableLayout.between(source, target, table.device).resample(table)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 

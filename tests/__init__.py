@@ -1,0 +1,1 @@
+"""Regular package, so that it comes before the `tests` that some distributions install."""
