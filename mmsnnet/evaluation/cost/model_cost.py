@@ -10,8 +10,8 @@ from mmengine.model import is_model_wrapper
 from torch import nn
 
 from mmsnnet.models import find_stitched_backbone
-from mmsnnet.models.host.detector_check import is_detector
 from mmsnnet.models.host.head_check import check_channels
+from mmsnnet.models.host.lookup import is_detector
 from mmsnnet.models.host.meta_call import meta_call, meta_features
 from mmsnnet.stitching import Cost, CostTable, check_image_size
 

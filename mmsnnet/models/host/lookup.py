@@ -1,4 +1,4 @@
-"""Finds the stitched backbone inside a model and tells whether it can be evaluated."""
+"""Finds the stitched backbone inside a model, and checks whether it can be evaluated."""
 
 from __future__ import annotations
 
@@ -21,6 +21,12 @@ def find_stitched_backbone(model: nn.Module) -> StitchedViT:
             "needed: backbone=dict(type='StitchedViT', ...)."
         )
     return found[0]
+
+
+def is_detector(model: nn.Module) -> bool:
+    """Whether a model is a detector of MMDetection, with one stage or two."""
+    names = ('rpn_head', 'bbox_head', 'mask_head', 'panoptic_head', 'roi_head')
+    return not hasattr(model, 'decode_head') and any(hasattr(model, name) for name in names)
 
 
 def without_augmentation(model: nn.Module) -> nn.Module:

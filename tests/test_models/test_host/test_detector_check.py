@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip('mmdet')
 
-from mmsnnet.models.host.detector_check import is_detector
 from mmsnnet.models.host.head_check import check_channels
+from mmsnnet.models.host.lookup import is_detector
 from tests.segmentors import build_segmentor, setr_head
 from tests.toy_detection import build_detector
 
@@ -52,7 +52,8 @@ def test_a_detector_without_a_neck_is_told_the_pyramid_to_put():
 
 def test_heads_without_anchors_name_their_own_strides():
     model = build_detector('fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py', PYRAMID)
-    with pytest.raises(ValueError, match=r'^bbox_head\.strides=\[8, 16, 32, 64, 128\] does not'):
+    message = r'^bbox_head\.strides=\[8, 16, 32, 64, 128\] of FCOSHead does not'
+    with pytest.raises(ValueError, match=message):
         check_channels(model)
 
 
@@ -61,8 +62,16 @@ def test_heads_without_anchors_name_their_own_strides():
     [
         (dict(in_channels=48), {}, r'neck\.in_channels=48 .*put 32'),
         (dict(num_outs=4), {}, r'rpn_head\.anchor_generator\.strides=\[4, 8, 16, 32, 64\] .*'),
-        (dict(scale_factors=(2, 1, 0.5)), {}, r'delivers strides \[8, 16, 32, 64, 128\]'),
-        (dict(out_channels=64), {}, r'rpn_head\.in_channels=256 .* delivers 64 channels: put 64'),
+        (
+            dict(scale_factors=(2, 1, 0.5)),
+            {},
+            r'delivers 5 maps of 256 channels at strides \[8, 16, 32, 64, 128\]',
+        ),
+        (
+            dict(out_channels=64),
+            {},
+            r'rpn_head\.in_channels=256 .* delivers 5 maps of 64 channels .*: put 64',
+        ),
         (
             {},
             dict(roi_head=dict(bbox_roi_extractor=dict(out_channels=128))),

@@ -65,12 +65,13 @@ def test_a_neck_that_needs_data_is_passed_over_with_the_heads_behind_it():
     [
         (
             dict(head=setr_head(768)),
-            'decode_head.in_channels=768 of SETRUPHead does not fit the backbone: put 64.',
+            'decode_head.in_channels=768 of SETRUPHead does not fit the backbone, which delivers 4 '
+            'maps of 64 channels at stride 8: put 64.',
         ),
         (
             dict(head=head('UPerHead', 48)),
-            'decode_head.in_channels=[48, 48, 48, 48] of UPerHead does not fit the backbone: '
-            'put [64, 64, 64, 64].',
+            'decode_head.in_channels=[48, 48, 48, 48] of UPerHead does not fit the backbone, which '
+            'delivers 4 maps of 64 channels at stride 8: put [64, 64, 64, 64].',
         ),
         (
             dict(head=head('FCNHead', 48, input_transform='resize_concat')),
@@ -79,7 +80,7 @@ def test_a_neck_that_needs_data_is_passed_over_with_the_heads_behind_it():
         (
             dict(head=head('UPerHead', 32), neck=multi_level_neck(768, 32)),
             'neck.in_channels=[768, 768, 768, 768] of MultiLevelNeck does not fit the backbone, '
-            'which delivers 4 maps of 64 channels: put [64, 64, 64, 64].',
+            'which delivers 4 maps of 64 channels at stride 8: put [64, 64, 64, 64].',
         ),
         (
             dict(head=head('UPerHead', 32), neck=multi_level_neck() | dict(in_channels=[64] * 3)),
@@ -88,12 +89,13 @@ def test_a_neck_that_needs_data_is_passed_over_with_the_heads_behind_it():
         (
             dict(head=head('UPerHead', 64), neck=multi_level_neck()),
             'decode_head.in_channels=[64, 64, 64, 64] of UPerHead does not fit the neck '
-            'MultiLevelNeck: put [32, 32, 32, 32].',
+            'MultiLevelNeck, which delivers 4 maps of 32 channels at strides [2, 4, 8, 16]: put '
+            '[32, 32, 32, 32].',
         ),
         (
             dict(head=head('UPerHead', 48), neck=PYRAMID | dict(embed_dim=48)),
-            'neck.embed_dim=48 of Feature2Pyramid does not fit the backbone, which delivers maps '
-            'of 64 channels: put 64.',
+            'neck.embed_dim=48 of Feature2Pyramid does not fit the backbone, which delivers 4 maps '
+            'of 64 channels at stride 8: put 64.',
         ),
         (
             dict(head=setr_head(in_index=4)),
@@ -101,7 +103,8 @@ def test_a_neck_that_needs_data_is_passed_over_with_the_heads_behind_it():
         ),
         (
             dict(head=setr_head(), auxiliary=single_head('FCNHead', 32)),
-            'auxiliary_head.in_channels=32 of FCNHead does not fit the backbone: put 64.',
+            'auxiliary_head.in_channels=32 of FCNHead does not fit the backbone, which delivers 4 '
+            'maps of 64 channels at stride 8: put 64.',
         ),
         (
             dict(head=setr_head(), auxiliary=[single_head('FCNHead', n) for n in (64, 48)]),
@@ -116,7 +119,8 @@ def test_a_neck_that_needs_data_is_passed_over_with_the_heads_behind_it():
                 ),
                 backbone=tiny_stitched(output_cls_token=True),
             ),
-            'decode_head.embed_dims=48 of DPTHead does not fit the backbone: put 64.',
+            'decode_head.embed_dims=48 of DPTHead does not fit the backbone, which delivers 4 maps '
+            'of 64 channels at stride 8: put 64.',
         ),
     ],
 )
@@ -137,3 +141,38 @@ def test_a_head_that_declares_nothing_is_passed_over():
     model = build_segmentor(setr_head(48))
     model.decode_head.in_index = None
     check_channels(model)
+
+
+def test_a_layer_of_a_head_that_declares_nothing_is_named():
+    model = build_segmentor(setr_head())
+    model.decode_head.up_convs[0][0].conv = nn.Conv2d(48, 256, 1)
+    with pytest.raises(ValueError, match='takes 48 channels and is given 64') as caught:
+        check_channels(model)
+    message = str(caught.value)
+    assert message.startswith('decode_head SETRUPHead does not fit the backbone, which delivers 4')
+    assert 'its layer decode_head.up_convs.0.0.conv (Conv2d)' in message and '\n' not in message
+
+
+class Mixing(nn.Module):
+    """A neck that keeps no argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Linear(48, 48)
+
+    def forward(self, maps):
+        return [self.mix(item.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) for item in maps]
+
+
+def test_a_layer_of_a_neck_that_declares_nothing_is_named():
+    model = build_segmentor(setr_head())
+    model.neck = Mixing()
+    with pytest.raises(ValueError, match=r'its layer neck\.mix \(Linear\) takes 48 .* given 64'):
+        check_channels(model)
+
+
+def test_no_hook_stays_on_a_layer():
+    model = build_segmentor(**dict(head=head('UPerHead', 32), neck=multi_level_neck()))
+    before = [len(module._forward_pre_hooks) for module in model.modules()]
+    check_channels(model)
+    assert [len(module._forward_pre_hooks) for module in model.modules()] == before
