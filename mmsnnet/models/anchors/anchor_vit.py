@@ -41,6 +41,7 @@ class AnchorViT(nn.Module, ABC):
 
     Attributes:
         spec: Shape and cost.
+        in_channels: Channels of images.
         normalization: Mean and standard deviation per channel, in [0, 1], that the weights expect.
         vit_class: Class of timm whose models the subclass serves.
         timm_modules: Modules of timm whose named models are of that class.
@@ -62,11 +63,30 @@ class AnchorViT(nn.Module, ABC):
         # Not properties: nn.Module turns an AttributeError inside one into one that denies the
         # property itself.
         self.spec = vit_spec(vit, config.label, self.shared_parameters())
-        known = vit.pretrained_cfg
-        self.normalization = (
-            tuple(config.mean or known['mean']),
-            tuple(config.std or known['std']),
-        )
+        self.in_channels = vit.patch_embed.proj.in_channels
+        self.normalization = (self._channel_values('mean'), self._channel_values('std'))
+
+    def _channel_values(self, key: str) -> tuple[float, ...]:
+        """Mean or deviation that the config gives, or timm's.
+
+        timm knows three channels. For another number it repeats the weights of red, green and
+        blue in this order, or sums them for one channel; the values follow.
+
+        Raises:
+            ValueError: If the config gives another number of values.
+        """
+        given = getattr(self.config, key)
+        if given is None:
+            known = self.vit.pretrained_cfg[key]
+            if self.in_channels == 1:
+                return (sum(known) / len(known),)
+            return tuple(known[channel % len(known)] for channel in range(self.in_channels))
+        if len(given) != self.in_channels:
+            raise ValueError(
+                f'{key}={given} of anchor {self.config.model_name} has {len(given)} values, but '
+                f'its images have {self.in_channels} channels: give one for each.'
+            )
+        return tuple(given)
 
     @classmethod
     def timm_arguments(cls, img_size: tuple[int, int]) -> dict[str, Any]:

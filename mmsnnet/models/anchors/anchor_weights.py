@@ -10,6 +10,7 @@ import timm
 import torch
 from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from ..checkpoint_checks import differences
@@ -86,13 +87,18 @@ def _read(path: str) -> Any:
 
 
 def _converted(state: dict[str, Tensor], anchor: AnchorViT, source: str) -> dict[str, Tensor]:
-    """State dict with timm's names, laid out for the image size of an anchor.
+    """State dict with timm's names, laid out for image size and channels of an anchor.
 
     Raises:
         ValueError: If its patch or position embedding cannot be resampled.
     """
+    key = 'patch_embed.proj.weight'
     try:
-        return anchor.convert(state)
+        state = anchor.convert(state)
+        # As timm does on its own weights.
+        if key in state and state[key].shape[1] == 3 != anchor.in_channels:
+            return {**state, key: adapt_input_conv(anchor.in_channels, state[key])}
+        return state
     except Exception as error:  # timm reshapes unchecked
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(

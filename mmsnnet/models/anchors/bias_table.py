@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from timm.models.beit import gen_relative_position_index
@@ -55,37 +56,64 @@ class TableLayout:
 
     Attributes:
         source: Grid that the table is laid out for.
+        neighbors: For rows and columns, the two offsets of the source axis (2, offsets) beside
+            each offset of the target axis.
+        weights: Their weights (2, offsets, 1, 1) and (2, 1, offsets, 1), in float32.
         index: Row of the table at the other grid for each pair of tokens (N, N), the class token
             first.
-        target: The other grid.
     """
 
     source: tuple[int, int]
-    target: tuple[int, int]
+    neighbors: tuple[Tensor, Tensor]
+    weights: tuple[Tensor, Tensor]
     index: Tensor
 
     @classmethod
     def between(
         cls, source: tuple[int, int], target: tuple[int, int], device: torch.device
     ) -> TableLayout:
-        """Layout for tables on a device."""
-        return cls(source, target, gen_relative_position_index(target, device=device))
+        """Layout for tables on a device.
+
+        It follows from the arguments alone, so those of the last few sizes are kept for all
+        models and forwards. Under a mode that makes tensors without values, it is built anew.
+        """
+        if type(torch.empty(0, device=device)) is not Tensor:
+            return cls._build(source, target, device)
+        return _kept_layout(source, target, device)
+
+    @classmethod
+    def _build(
+        cls, source: tuple[int, int], target: tuple[int, int], device: torch.device
+    ) -> TableLayout:
+        neighbors, weights = [], []
+        for axis, shape in enumerate(((2, -1, 1, 1), (2, 1, -1, 1))):
+            pairs, shares = _neighbors(source[axis], target[axis])
+            neighbors.append(torch.tensor(pairs, device=device).T.contiguous())
+            shares = torch.tensor(shares, device=device, dtype=torch.float32)
+            weights.append(shares.T.reshape(shape))
+        index = gen_relative_position_index(target, device=device)
+        return cls(source, tuple(neighbors), tuple(weights), index)
 
     def resample(self, table: Tensor) -> Tensor:
         """Table (M', heads) of the other grid from a table (M, heads), by linear interpolation."""
         rows, columns = (2 * side - 1 for side in self.source)
         offsets = table[:-NUM_CLASS_ROWS].unflatten(0, (rows, columns))  # (rows, columns, heads)
         for axis in (0, 1):
-            indices, weights = _neighbors(self.source[axis], self.target[axis])
-            pairs = torch.tensor(indices, device=table.device)
-            shares = torch.tensor(weights, device=table.device, dtype=table.dtype)
-            shape = (-1, 1, 1) if axis == 0 else (1, -1, 1)
-            offsets = sum(
-                offsets.index_select(axis, pairs[:, side]) * shares[:, side].reshape(shape)
-                for side in (0, 1)
+            (left, right), shares = self.neighbors[axis], self.weights[axis].to(table.dtype)
+            offsets = (
+                offsets.index_select(axis, left) * shares[0]
+                + offsets.index_select(axis, right) * shares[1]
             )
         return torch.cat([offsets.flatten(0, 1), table[-NUM_CLASS_ROWS:]])
 
     def bias(self, table: Tensor) -> Tensor:
         """Bias (heads, N, N) that a table (M, heads) gives the tokens of the other grid."""
         return self.resample(table)[self.index].permute(2, 0, 1).contiguous()
+
+
+@lru_cache(maxsize=4)
+def _kept_layout(
+    source: tuple[int, int], target: tuple[int, int], device: torch.device
+) -> TableLayout:
+    with torch.inference_mode(False):  # tensors that training may use too, whoever asks first
+        return TableLayout._build(source, target, device)

@@ -8,12 +8,12 @@ from typing import Any
 
 import timm
 from mmengine.logging import print_log
-from timm.layers import PatchEmbed
+from timm.layers import DropPath, PatchEmbed
 from torch import nn
 
 from mmsnnet.stitching import AnchorSpec, cost_order
 
-from .anchor_config import AnchorConfig
+from .anchor_config import AnchorConfig, check_drop_path_rate
 from .anchor_vit import AnchorViT
 from .compiled_blocks import compile_blocks
 from .plain import PlainAnchor
@@ -54,13 +54,25 @@ def build_anchors(
     """
     configs = _anchor_configs(anchors)
     built = [build_anchor(config, img_size, drop_path_rate, final_norm) for config in configs]
-    taken = [item.config.label for item in built if hasattr(nn.ModuleDict(), item.config.label)]
-    if taken:  # labels become names of submodules
-        raise ValueError(f'Anchor label {taken[0]!r} is a word of torch; choose another, like S.')
+    _check_together(built)
     order = cost_order([anchor.spec for anchor in built], img_size)
     built = with_windows([built[i] for i in order], window_size, global_blocks)
     compile_blocks(built, compile_options)
     return built, [anchor.spec for anchor in built]
+
+
+def _check_together(anchors: Sequence[AnchorViT]) -> None:
+    """Refuse labels that cannot name modules, and anchors for unlike images."""
+    labels = [anchor.config.label for anchor in anchors]
+    taken = [label for label in labels if hasattr(nn.ModuleDict(), label)]
+    if taken:  # labels become names of submodules
+        raise ValueError(f'Anchor label {taken[0]!r} is a word of torch; choose another, like S.')
+    channels = sorted({anchor.in_channels for anchor in anchors})
+    if len(channels) > 1:
+        raise ValueError(
+            f'Anchors take images of {channels} channels; all see the same images: give each the '
+            'same model_kwargs=dict(in_chans=...).'
+        )
 
 
 def _anchor_configs(anchors: Any) -> list[AnchorConfig]:
@@ -84,17 +96,18 @@ def build_anchor(
         config: Which timm model, and its own arguments.
         img_size: Input (height, width) in pixels that the position embedding is laid out for;
             other sizes interpolate it.
-        drop_path_rate: Stochastic depth, unless the config has a rate of its own: that of the
-            last block, rising linearly from 0.
+        drop_path_rate: Stochastic depth rate of the last block, unless the config has its own.
         final_norm: Whether the model's final norm will be used; else it is frozen.
 
     Raises:
-        ValueError: If the model cannot be an anchor.
+        TypeError: If the rate is no number.
+        ValueError: If the model cannot be an anchor, or the rate is not possible.
     """
     rate = drop_path_rate if config.drop_path_rate is None else config.drop_path_rate
-    if not 0 <= rate < 1:
-        raise ValueError(f'drop_path_rate={rate} is not possible: it must be in [0, 1).')
+    check_drop_path_rate(rate)
     vit = build_vit(config, img_size, drop_path_rate=rate)
+    if config.drop_path_mode == 'constant':
+        _drop_paths_alike(vit.blocks, rate)
     if final_norm and isinstance(vit.norm, nn.Identity):
         print_log(
             f'{config.model_name} normalises after pooling, so final_norm=True leaves its '
@@ -103,6 +116,14 @@ def build_anchor(
             level=30,
         )
     return _kind_of(vit)(config, vit, final_norm)
+
+
+def _drop_paths_alike(blocks: nn.Module, rate: float) -> None:
+    """Give all blocks one rate of stochastic depth; timm's rise from 0, which has no module."""
+    for parent in list(blocks.modules()):
+        for name, _ in list(parent.named_children()):
+            if name.startswith('drop_path'):
+                setattr(parent, name, DropPath(rate) if rate else nn.Identity())
 
 
 def build_vit(
@@ -130,7 +151,7 @@ def build_vit(
     arguments = {**_kind_of_name(known).timm_arguments(img_size), **more}
     try:
         vit = timm.create_model(name, pretrained=False, **arguments, **config.model_kwargs)
-    except (TypeError, RuntimeError, AssertionError) as error:
+    except Exception as error:  # timm checks little of what it is given
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if any(reason.endswith(f'unexpected keyword argument {key!r}') for key in arguments):
             raise ValueError(_not_plain(name, reason.split('.')[0])) from error
@@ -184,6 +205,8 @@ def _check_plain(vit: nn.Module, name: str) -> None:
             f'{name!r} has patch_drop_rate > 0, which removes tokens from the map that dense '
             'heads need; leave it 0.'
         )
+    if not len(vit.blocks) or not vit.patch_embed.proj.in_channels:
+        raise ValueError(f'{name!r} needs at least one block and one channel of images.')
     patch = vit.patch_embed.patch_size
     if patch[0] != patch[1]:
         raise ValueError(f'{name!r} has patches of {patch} pixels; they must be square.')

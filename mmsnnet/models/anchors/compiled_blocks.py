@@ -50,8 +50,11 @@ def compile_blocks(anchors: Iterable[AnchorViT], options: bool | Mapping[str, An
         options: False leaves them alone; True or a dict of arguments of ``torch.compile``, such
             as ``dict(mode='max-autotune-no-cudagraphs')``, compiles.
 
+    Forward hooks of a compiled module run as ever, outside of what is compiled.
+
     Raises:
         TypeError: If ``options`` is neither a boolean nor a dict.
+        ValueError: If they ask for CUDA graphs.
     """
     if not isinstance(options, (bool, Mapping)):
         raise TypeError(
@@ -61,13 +64,60 @@ def compile_blocks(anchors: Iterable[AnchorViT], options: bool | Mapping[str, An
     if options is False:
         return
     arguments = {} if options is True else dict(options)
+    _check_no_cuda_graphs(arguments)
     for number, anchor in enumerate(anchors):
         _share_drop_path(anchor.vit.blocks)
         for kind, modules in _parts(anchor).items():
             call = torch.compile(_own_function(f'{kind}_of_anchor_{number}'), **arguments)
             for module in modules:
                 # What nn.Module.compile sets; it is left out of copies and pickles.
-                module._compiled_call_impl = partial(call, module)
+                module._compiled_call_impl = partial(_call_with_hooks, call, module)
+
+
+def _check_no_cuda_graphs(arguments: Mapping[str, Any]) -> None:
+    """Refuse CUDA graphs: each replay writes its output where the last one lies.
+
+    All blocks of an anchor share one function, so a block would overwrite the tap of another.
+    """
+    mode, options = arguments.get('mode'), arguments.get('options') or {}
+    asked = [
+        text
+        for text, is_asked in (
+            (f'mode={mode!r}', mode in ('reduce-overhead', 'max-autotune')),
+            ("options={'triton.cudagraphs': True}", options.get('triton.cudagraphs')),
+            ("backend='cudagraphs'", arguments.get('backend') == 'cudagraphs'),
+        )
+        if is_asked
+    ]
+    if asked:
+        raise ValueError(
+            f'compile_blocks cannot take {asked[0]}: its CUDA graphs would overwrite the features '
+            "of blocks that share what is compiled; take mode='max-autotune-no-cudagraphs' or none."
+        )
+
+
+def _call_with_hooks(
+    compiled: Callable[..., Any], module: nn.Module, *args: Any, **kwargs: Any
+) -> Any:
+    """What calling a module gives, hooks included, with its forward compiled."""
+    if not _has_hooks(module):
+        return compiled(module, *args, **kwargs)
+    # nn.Module runs all kinds of hooks around self.forward.
+    module.__dict__['forward'] = partial(compiled, module)
+    try:
+        return module._call_impl(*args, **kwargs)
+    finally:
+        module.__dict__.pop('forward', None)
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    own = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return any(own) or nn.modules.module._has_any_global_hook()
 
 
 def _parts(anchor: AnchorViT) -> dict[str, list[nn.Module]]:
@@ -86,7 +136,7 @@ def _own_function(name: str) -> Callable[..., Any]:
     """
 
     def call(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        return module.forward(*args, **kwargs)
+        return type(module).forward(module, *args, **kwargs)
 
     return FunctionType(call.__code__.replace(co_name=name), call.__globals__, name)
 

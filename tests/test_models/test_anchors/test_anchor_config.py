@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mmsnnet.models import AnchorConfig
@@ -64,8 +67,44 @@ def test_other_types_are_refused(anchor):
         AnchorConfig.parse(anchor)
 
 
-@pytest.mark.parametrize('values', [(0.5, 0.5), 0.5, 'abc', (123.7, 116.3, 103.5), (0.1, 0.2, -1)])
+@pytest.mark.parametrize(
+    'values',
+    [(), 0.5, 'abc', (0.5, float('nan'), 0.5), (True, 0.5), (123.7, 116.3, 103.5), (0.1, 0.2, -1)],
+)
 @pytest.mark.parametrize('key', ['mean', 'std'])
-def test_a_normalisation_that_is_not_three_numbers_in_0_to_1_is_refused(key, values):
-    with pytest.raises(ValueError, match=f'{key}=.* must be three numbers'):
+def test_a_normalisation_that_is_not_numbers_in_0_to_1_is_refused(key, values):
+    with pytest.raises(ValueError, match=f'{key}=.* must be numbers .*one for each channel'):
         AnchorConfig.parse({'model_name': 'vit_tiny_patch16_224', key: values})
+
+
+def test_a_deviation_of_zero_is_refused():
+    with pytest.raises(ValueError, match=r'std=\(0\.5, 0, 0\.5\).*must be numbers above 0'):
+        AnchorConfig.parse(dict(model_name='vit_tiny_patch16_224', std=(0.5, 0, 0.5)))
+    assert AnchorConfig.parse(dict(model_name='vit_tiny_patch16_224', mean=(0, 0, 0))).mean
+
+
+@pytest.mark.parametrize(
+    ('settings', 'error', 'message'),
+    [
+        (dict(drop_path_rate=float('nan')), ValueError, 'drop_path_rate=nan is not possible'),
+        (dict(drop_path_rate=1), ValueError, 'drop_path_rate=1 is not possible'),
+        (dict(drop_path_rate='0.1'), TypeError, "drop_path_rate='0.1' must be a number"),
+        (dict(drop_path_rate=True), TypeError, 'drop_path_rate=True must be a number'),
+        (dict(drop_path_mode='uniform'), ValueError, "one of ['linear', 'constant']"),
+        (dict(model_kwargs=[12]), TypeError, 'model_kwargs=[12] of an anchor must be a dict'),
+        (dict(model_kwargs=None), TypeError, 'model_kwargs=None of an anchor must be a dict'),
+        (dict(model_kwargs=dict(checkpoint_path='x')), ValueError, 'must not hold checkpoint_path'),
+        (dict(model_kwargs=dict(pretrained=True)), ValueError, 'must not hold pretrained'),
+        (dict(checkpoint=3), TypeError, 'checkpoint=3 of an anchor must be text'),
+        (dict(label=1), TypeError, 'label=1 of an anchor must be text'),
+    ],
+)
+def test_values_that_are_not_possible_are_refused_in_one_line(settings, error, message):
+    with pytest.raises(error, match=re.escape(message)) as raised:
+        AnchorConfig.parse(dict(model_name='vit_tiny_patch16_224', **settings))
+    assert '\n' not in str(raised.value)
+
+
+def test_a_file_may_be_given_as_a_path():
+    config = AnchorConfig.parse(dict(model_name='vit_tiny_patch16_224', checkpoint=Path('a/b.pth')))
+    assert config.checkpoint == str(Path('a/b.pth'))

@@ -83,3 +83,25 @@ def test_weights_drawn_at_random_are_not_folded():
     before = backbone.anchors['S'].vit.patch_embed.proj.weight.detach().clone()
     backbone.init_weights()
     assert torch.equal(backbone.anchors['S'].vit.patch_embed.proj.weight, before)
+
+
+@torch.no_grad()
+def test_anchors_of_four_channels_and_unlike_pretraining_see_the_same_images(tmp_path):
+    """One normalises by 0.5, the other as ImageNet does: the cheaper absorbs the difference."""
+    anchors, vits = [], []
+    for number, (depth, width) in enumerate(((3, 48), (6, 96))):
+        vits.append(tiny_vit(depth, width, in_chans=4))
+        shake(vits[-1], number)
+        torch.save(vits[-1].state_dict(), tmp_path / f'{number}.pth')
+        anchors.append(tiny_anchor(depth, width, checkpoint=str(tmp_path / f'{number}.pth')))
+        anchors[-1]['model_kwargs']['in_chans'] = 4
+    mean, std = (0.4, 0.3, 0.2, 0.1), (0.2, 0.25, 0.3, 0.35)
+    anchors[1].update(mean=mean, std=std)
+    backbone = tiny_backbone(anchors=anchors, out_indices=(5,))
+    backbone.init_weights()
+    images = torch.rand(2, 4, 64, 64, generator=torch.Generator().manual_seed(0))
+    given = (images - torch.tensor(mean).view(1, 4, 1, 1)) / torch.tensor(std).view(1, 4, 1, 1)
+    found = backbone.anchors['S'].vit.forward_features(given)
+    expected = vits[0].forward_features((images - 0.5) / 0.5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert backbone(given)[0].shape == (2, 96, 8, 8)

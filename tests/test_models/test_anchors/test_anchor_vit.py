@@ -8,8 +8,9 @@ import torch
 from torch.nn import functional
 
 from mmsnnet.models import AnchorConfig, AnchorViT, build_anchor
+from mmsnnet.models.anchors.anchor_weights import load_anchor_weights
 from mmsnnet.models.anchors.build import build_vit
-from tests.builders import KINDS, random_images, shake, tiny_anchor, tiny_vit
+from tests.builders import KINDS, random_images, shake, tiny_anchor, tiny_backbone, tiny_vit
 
 
 def make_anchor(kind: str = 'class token', depth: int = 3, **settings) -> AnchorViT:
@@ -115,6 +116,34 @@ def test_the_anchors_own_drop_path_rate_goes_before_the_backbones():
     assert common.vit.blocks[3].drop_path1.drop_prob == pytest.approx(0.06)
 
 
+@pytest.mark.parametrize(
+    'kind', ['class token', 'DINOv3', 'EVA-02', 'BEiT', 'parallel', 'parallel things']
+)
+@pytest.mark.parametrize('rate', [0.0, 0.3])
+def test_a_constant_drop_path_is_that_of_every_block(kind, rate):
+    if kind == 'parallel things':
+        config = dict(tiny_anchor(3, 48), drop_path_rate=rate, drop_path_mode='constant')
+        config['model_kwargs']['block_fn'] = timm.models.vision_transformer.ParallelThingsBlock
+    else:
+        config = tiny_anchor(3, 48, kind, drop_path_rate=rate, drop_path_mode='constant')
+    anchor = build_anchor(AnchorConfig.parse(config), (64, 64), drop_path_rate=0.9)
+    for block in anchor.vit.blocks:
+        found = [m for name, m in block.named_modules() if 'drop_path' in name.split('.')[-1]]
+        assert len(found) >= (1 if kind == 'parallel' else 2)
+        assert {getattr(module, 'drop_prob', 0.0) for module in found} == {rate}
+
+
+def test_a_constant_drop_path_drops_paths_of_the_first_block_too():
+    config = tiny_anchor(1, 48, drop_path_rate=0.5, drop_path_mode='constant')
+    anchor = build_anchor(AnchorConfig.parse(config), (64, 64)).train()
+    shake(anchor)
+    tokens = torch.randn(64, 5, 48, generator=torch.Generator().manual_seed(0))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        moved = (anchor.run_block(tokens, 0) - tokens).abs().amax((1, 2)) > 0
+    assert 0.5 < moved.float().mean() < 0.95, 'three in four keep one of two paths'
+
+
 def test_normalisation_is_timms_unless_it_is_given():
     assert make_anchor().normalization == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert make_anchor('no_embed_class').normalization[0] == (0.485, 0.456, 0.406)
@@ -182,6 +211,11 @@ def test_dropping_patches_is_refused():
     [
         (dict(detph=3), "unexpected keyword argument 'detph'"),
         (dict(embed_dim=50), 'divisible by num_heads'),
+        (dict(num_heads=0), 'timm cannot build'),
+        (dict(mlp_ratio=float('nan')), 'timm cannot build'),
+        (dict(patch_size=0), 'timm cannot build'),
+        (dict(depth='x'), 'timm cannot build'),
+        (dict(depth=0), 'needs at least one block'),
         (dict(img_size=32), "multiple values for keyword argument 'img_size'"),
     ],
 )
@@ -205,3 +239,48 @@ def test_every_plain_vit_of_timm_is_an_anchor_or_refused_with_a_reason():
             refused.append(str(error))
     assert len(names) >= 150 and len(refused) <= 5
     assert all('whose cost is not known' in reason for reason in refused)
+
+
+@pytest.mark.parametrize('kind', ['class token', 'DINOv3', 'BEiT'])
+@pytest.mark.parametrize('channels', [1, 2, 4])
+def test_files_of_three_channels_are_adapted_as_timm_does(tmp_path, kind, channels):
+    vit = tiny_vit(2, 48, kind)
+    shake(vit)
+    torch.save(vit.state_dict(), tmp_path / 'vit.pth')
+    config = tiny_anchor(2, 48, kind, checkpoint=str(tmp_path / 'vit.pth'))
+    config['model_kwargs']['in_chans'] = channels
+    anchor = build_anchor(AnchorConfig.parse(config), (64, 64))
+    load_anchor_weights(anchor)
+    given, found = vit.patch_embed.proj.weight, anchor.vit.patch_embed.proj.weight
+    if channels == 1:
+        expected = given.sum(1, keepdim=True)
+    else:
+        expected = torch.stack([given[:, i % 3] for i in range(channels)], 1) * 3 / channels
+    torch.testing.assert_close(found, expected)
+    assert anchor.embed(torch.zeros(1, channels, 64, 64)).shape[-1] == 48
+    assert anchor.spec.embed_flops_per_patch == channels * 64 * 48
+
+
+def test_a_file_of_other_channels_is_refused_by_its_shape(tmp_path):
+    torch.save(tiny_vit(2, 48, in_chans=5).state_dict(), tmp_path / 'vit.pth')
+    config = tiny_anchor(2, 48, checkpoint=str(tmp_path / 'vit.pth'))
+    anchor = build_anchor(AnchorConfig.parse(config), (64, 64))
+    with pytest.raises(ValueError, match=r'proj\.weight is \(48, 5, 8, 8\) there and \(48, 3'):
+        load_anchor_weights(anchor)
+
+
+def test_normalisation_has_a_value_for_each_channel():
+    config = tiny_anchor(1, 48, 'no_embed_class')
+    for channels, mean in ((1, (0.449,)), (4, (0.485, 0.456, 0.406, 0.485))):
+        config['model_kwargs']['in_chans'] = channels
+        anchor = build_anchor(AnchorConfig.parse(config), (64, 64))
+        assert anchor.normalization[0] == pytest.approx(mean, abs=1e-3)
+    with pytest.raises(ValueError, match=r'mean=.* has 3 values, but its images have 4 channels'):
+        build_anchor(AnchorConfig.parse(config | dict(mean=(0.1, 0.2, 0.3))), (64, 64))
+
+
+def test_anchors_of_unlike_channels_are_refused():
+    anchors = [tiny_anchor(2, 16), tiny_anchor(3, 32)]
+    anchors[1]['model_kwargs']['in_chans'] = 4
+    with pytest.raises(ValueError, match=r'images of \[3, 4\] channels'):
+        tiny_backbone(anchors=anchors, out_indices=(2,))

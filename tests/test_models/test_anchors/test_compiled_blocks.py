@@ -194,3 +194,65 @@ def test_torch_compiles_it_by_default():
     ours.set_training_stitch('L2-S2')
     sum(feature.square().mean() for feature in ours(images)).backward()
     assert ours.anchors['S'].vit.blocks[2].mlp.fc1.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_forward_hooks_of_blocks_are_called_and_may_change_what_passes(kind):
+    compiler = Compiler()
+    ours, plain = compiled(compiler, **KINDS[kind]), tiny_backbone(SHAPE, **KINDS[kind])
+    plain.load_state_dict(ours.state_dict())
+    images, results = random_images(1), []
+    with torch.no_grad():
+        ours.run(images, 'L6')  # compiled before there are hooks
+        graphs = compiler.graphs
+        for backbone in (ours, plain):
+            seen, blocks = [], backbone.anchors['L'].vit.blocks
+            parts = [b.attn for b in blocks] if kind == 'windowed' else blocks
+            handles = [
+                parts[1].register_forward_hook(
+                    lambda m, i, o, s=seen: s.append(('post', m)) or 2 * o
+                ),
+                parts[2].register_forward_pre_hook(lambda m, i, s=seen: s.append(('pre', m))),
+                parts[3].register_forward_hook(
+                    lambda m, i, k, o, s=seen: s.append(('with kwargs', m)), with_kwargs=True
+                ),
+            ]
+            results.append(backbone.run(images, 'L6'))
+            assert seen == [('post', parts[1]), ('pre', parts[2]), ('with kwargs', parts[3])]
+            for handle in handles:
+                handle.remove()
+            assert not any('forward' in vars(part) for part in parts)
+            backbone.run(images, 'L6')
+            assert len(seen) == 3
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+    assert compiler.graphs == graphs, 'hooks run outside of what is compiled'
+
+
+def test_backward_hooks_of_blocks_are_called():
+    backbone, seen = compiled(Compiler()).train(), []
+    backbone.anchors['L'].vit.blocks[2].register_full_backward_hook(lambda *args: seen.append(1))
+    backbone.set_training_stitch('L6')
+    sum(feature.square().mean() for feature in backbone(random_images(1))).backward()
+    assert seen == [1]
+
+
+@pytest.mark.parametrize(
+    ('options', 'named'),
+    [
+        (dict(mode='reduce-overhead'), "mode='reduce-overhead'"),
+        (dict(mode='max-autotune'), "mode='max-autotune'"),
+        (dict(options={'triton.cudagraphs': True}), r"options={'triton.cudagraphs': True}"),
+        (dict(backend='cudagraphs'), "backend='cudagraphs'"),
+    ],
+)
+def test_cuda_graphs_are_refused(options, named):
+    with pytest.raises(ValueError, match=f'compile_blocks cannot take {named}: its CUDA graphs'):
+        tiny_backbone(SHAPE, compile_blocks=options)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [dict(mode='max-autotune-no-cudagraphs'), dict(options={'triton.cudagraphs': False}), {}],
+)
+def test_other_modes_are_accepted(options):
+    tiny_backbone(SHAPE, compile_blocks=options)

@@ -195,6 +195,13 @@ def test_default_global_blocks_of_s_and_l_face_each_other():
     ('settings', 'message'),
     [
         (dict(window_size=0), 'window_size=0 must be 1 or more'),
+        (dict(window_size=-3), 'window_size=-3 must be 1 or more'),
+        (dict(window_size=float('nan')), 'window_size=nan must be one integer'),
+        (dict(window_size=9), 'window_size=9 is larger than the 8 x 8 patches of img_size'),
+        (dict(window_size=224), '224 is larger .* it counts patches, not pixels'),
+        (dict(global_blocks=(1, 1)), r'global_blocks \(1, 1\) name a block twice'),
+        (dict(global_blocks=(-1,)), 'hold -1, but the largest anchor has'),
+        (dict(global_blocks=(True,)), 'global_blocks must be integers, got True'),
         (dict(window_size=2.0), r'window_size=2\.0 must be one integer'),
         (dict(window_size=True), 'window_size=True must be one integer'),
         (dict(window_size=(3, 3)), r'window_size=\(3, 3\) must be one integer'),
@@ -210,6 +217,12 @@ def test_impossible_windows_are_refused_in_one_line(settings, message):
     with pytest.raises((TypeError, ValueError), match=message) as caught:
         windowed(**settings)
     assert '\n' not in str(caught.value)
+
+
+def test_a_window_may_span_the_longer_side_of_an_oblong_map():
+    backbone = windowed(img_size=(32, 64), window_size=8)
+    with torch.no_grad():
+        assert backbone.run(random_images(1, 32, 64), 'L6')[0].shape == (1, 48, 4, 8)
 
 
 @pytest.mark.parametrize('name', ['eva02_tiny_patch14_224', 'beit_base_patch16_224'])
