@@ -84,7 +84,7 @@ def _check_file(checkpoint: str | PathLike | None, cfg: Config) -> None:
     content = load_safely(checkpoint)
     if not isinstance(content, Mapping):
         raise ValueError(
-            f'Checkpoint {checkpoint} holds a {type(content).__name__} where a dict with '
+            f'Checkpoint {checkpoint} is a {type(content).__name__} where a dict with '
             'state_dict and meta is needed.'
         )
     if _scope(cfg) != 'mmdet' and 'meta' not in content:
@@ -118,7 +118,7 @@ def _load(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        ValueError: If it cannot be read, or left weights of the model random: if it holds no
+        ValueError: If it cannot be read, or left weights of the model random: if it has no
             backbone, other heads, or stitches that were never fitted.
     """
     _check_file(checkpoint, cfg)
@@ -150,7 +150,7 @@ def _scope(cfg: Config) -> str:
 
 
 def _without_truth(cfg: Config) -> Config:
-    """A copy whose test_pipeline asks for no depth map, as mmseg itself leaves out label maps."""
+    """A copy whose test_pipeline reads no depth map, as mmseg itself leaves out label maps."""
     cfg = copy.deepcopy(cfg)
     if cfg.get('test_pipeline') is not None:
         steps = cfg.test_pipeline
@@ -159,11 +159,13 @@ def _without_truth(cfg: Config) -> Config:
 
 
 def _costs_of(model: nn.Module, backbone: StitchedViT) -> CostTable:
-    """Costs of the whole model; of the backbone alone, with a warning, if that cannot be told."""
+    """Costs of the whole model; of the backbone, with a warning, where that cannot be counted."""
     try:
         return model_costs(model, backbone.img_size)
     except ValueError as error:
-        warnings.warn(f'Budgets count the backbone alone: {error}', stacklevel=3)
+        warnings.warn(
+            f'Budgets in GFLOPs and parameters count the backbone alone: {error}', stacklevel=3
+        )
         return backbone.costs
 
 

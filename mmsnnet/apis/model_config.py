@@ -44,7 +44,7 @@ def build_without_data(
     """Model of a config on the meta device, which takes neither weights nor much memory.
 
     Args:
-        config: Config, or its file; its ``default_scope`` tells the host.
+        config: Config, or its file; its ``default_scope`` names the host.
         options: Overrides, merged into it.
 
     Raises:

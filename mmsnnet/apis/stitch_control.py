@@ -34,11 +34,12 @@ class StitchControl:
     ) -> Candidate:
         """Run the best stitch that keeps a budget from now on.
 
-        Without results of a sweep, which alone tell what is best, it is the one of most FLOPs
+        Without results of a sweep, which alone show what is best, it is the one of most FLOPs
         within the budget.
 
         Args:
-            gflops: Most GFLOPs of the whole model.
+            gflops: Most GFLOPs of the whole model; of the backbone alone where the head cannot be
+                counted, of which ``init_model`` warns.
             ms: Most milliseconds, as measured in the latency file.
             mb: Most megabytes, as measured there.
             params: Most parameters, in millions.
@@ -88,7 +89,7 @@ def give_control(model: nn.Module, chooser: Chooser, costs: CostTable) -> nn.Mod
     """Give the methods of :class:`StitchControl` to a model, and return it.
 
     The model stays the object that its host built, with all hooks, and an instance of its class,
-    which is what the host's functions for inference ask for: only its class becomes one that has
+    which is what the host's functions for inference require: only its class becomes one that has
     the methods too, as ``torch.nn.utils.parametrize`` does it. A wrapper would be no segmentor for
     them. Save its state dict, not the object: its class has no name to be found by.
 

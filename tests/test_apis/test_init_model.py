@@ -208,7 +208,7 @@ def test_weights_without_what_the_host_reads_are_named(trained, tmp_path):
     with pytest.raises(ValueError, match=r'bare\.pth has no meta, which MMSegmentation reads'):
         init_model(trained.config, tmp_path / 'bare.pth')
     torch.save([1, 2], tmp_path / 'list.pth')
-    with pytest.raises(ValueError, match=r'list\.pth holds a list where a dict'):
+    with pytest.raises(ValueError, match=r'list\.pth is a list where a dict'):
         init_model(trained.config, tmp_path / 'list.pth')
 
 

@@ -95,7 +95,7 @@ def test_a_measurement_in_doubt_is_marked_and_said_in_one_line(config, tmp_path,
     assert main([config, *arguments, '--direct', '0']) == 0
     content = json.loads(out.read_text())
     assert content['reliable'] is False
-    doubt = '1 round(s) tell no spread, 3 are needed'
+    doubt = '1 round(s) show no spread, 3 are needed'
     assert doubt in content['doubts']
     lines = capsys.readouterr().err.splitlines()
     assert len([line for line in lines if 'measure_latency: not reliable' in line]) == 1

@@ -1,4 +1,4 @@
-"""The part of a NYUv2 picture that training reads."""
+"""The crop of NYUv2 pictures that training reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROWS, COLUMNS = (45, 472), (43, 608)
 class NYUCrop(BaseTransform):
     """Cuts the white frame off picture and depth of NYUv2: rows 45..472, columns 43..608.
 
-    The published recipe trains on this part (``NYUCrop`` of Monocular-Depth-Estimation-Toolbox)
+    The published recipe trains on this crop (``NYUCrop`` of Monocular-Depth-Estimation-Toolbox)
     and tests on whole pictures. Required and modified keys: ``img`` and those in ``seg_fields``,
     such as ``gt_depth_map``; ``img_shape`` follows.
     """
@@ -25,7 +25,7 @@ class NYUCrop(BaseTransform):
         """Cut picture (H, W, 3) and maps (H, W).
 
         Raises:
-            ValueError: If the picture is smaller than the part.
+            ValueError: If the picture is smaller than the crop.
         """
         height, width = results['img'].shape[:2]
         if height < ROWS[1] or width < COLUMNS[1]:

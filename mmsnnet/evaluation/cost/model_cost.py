@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import torch
 from mmengine.model import is_model_wrapper
-from torch import nn
+from torch import Tensor, nn
 
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.head_check import check_channels
@@ -15,8 +16,10 @@ from mmsnnet.models.host.lookup import is_detector
 from mmsnnet.models.host.meta_call import meta_call, meta_features
 from mmsnnet.stitching import Cost, CostTable, check_image_size
 
-from .detector_cost import detector_modules, run_detector
 from .flop_counter import FlopCounter
+
+#: Heads of one stage that read the maps of the neck.
+_SINGLE_STAGE = ('bbox_head', 'mask_head', 'panoptic_head')
 
 
 def _inference_modules(model: nn.Module) -> dict[str, nn.Module]:
@@ -26,15 +29,15 @@ def _inference_modules(model: nn.Module) -> dict[str, nn.Module]:
         ValueError: If the model has no head that can be counted.
     """
     if is_detector(model):
-        return detector_modules(model)
+        return _detector_modules(model)
     if getattr(model, 'decode_head', None) is None:
         raise ValueError(
             f'{type(model).__name__} has no decode_head, so the cost of its head cannot be '
             'counted; only segmentors and depth estimators of MMSegmentation and detectors of '
             'MMDetection are.'
         )
-    parts = {'neck': getattr(model, 'neck', None), 'decode_head': model.decode_head}
-    return {name: part for name, part in parts.items() if part is not None}
+    modules = {'neck': getattr(model, 'neck', None), 'decode_head': model.decode_head}
+    return {name: module for name, module in modules.items() if module is not None}
 
 
 def _estimates_depth(model: nn.Module) -> bool:
@@ -43,7 +46,7 @@ def _estimates_depth(model: nn.Module) -> bool:
 
 
 def _run_head(head: nn.Module, features: Any, depth_size: tuple[int, int] | None) -> Any:
-    """Output of a decode head, or of the cascade of them that a ModuleList holds.
+    """Output of a decode head, or of the cascade of them in a ModuleList.
 
     Args:
         head: The head.
@@ -61,22 +64,85 @@ def _run_head(head: nn.Module, features: Any, depth_size: tuple[int, int] | None
 
 
 def _run_segmentor(
-    parts: dict[str, nn.Module], depth_size: tuple[int, int] | None, features: Any
+    modules: dict[str, nn.Module], depth_size: tuple[int, int] | None, features: Any
 ) -> None:
     """Run neck and decode head on features of the backbone."""
-    if 'neck' in parts:
-        features = parts['neck'](features)
-    _run_head(parts['decode_head'], features, depth_size)
+    if 'neck' in modules:
+        features = modules['neck'](features)
+    _run_head(modules['decode_head'], features, depth_size)
+
+
+def _detector_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """Neck and heads of a detector by their names in its config.
+
+    Raises:
+        ValueError: If it has other heads than those that can be counted.
+    """
+    names = ('neck', 'rpn_head', 'roi_head', *_SINGLE_STAGE)
+    modules = {name: getattr(model, name, None) for name in names}
+    modules = {name: module for name, module in modules.items() if module is not None}
+    if 'roi_head' in modules and 'rpn_head' not in modules:
+        raise ValueError(
+            f'{type(model).__name__} has a roi_head without an rpn_head, so the number of its '
+            'proposals is not known and its cost cannot be counted.'
+        )
+    return modules
+
+
+def _run_detector(model: nn.Module, features: tuple[Any, ...]) -> None:
+    """Run neck and heads on what the backbone delivers, as many RoIs as there can be at most.
+
+    The box heads see ``test_cfg.rpn.max_per_img`` proposals and the mask heads
+    ``test_cfg.rcnn.max_per_img`` detections, whatever is in the image; each stage of a cascade
+    sees them all. Only layers are run: choosing and pooling regions (NMS, RoIAlign) and pasting
+    masks have no multiply-adds that fvcore would count.
+
+    Args:
+        model: Detector of MMDetection on the meta device.
+        features: Maps (1, C, H, W).
+    """
+    if getattr(model, 'neck', None) is not None:
+        features = model.neck(features)
+    if getattr(model, 'rpn_head', None) is not None:
+        model.rpn_head(features)
+    if getattr(model, 'roi_head', None) is not None:
+        test_cfg = model.test_cfg
+        for head, rois in _roi_inputs(model.roi_head, 'bbox', test_cfg.rpn.max_per_img):
+            head(rois)
+        for head, rois in _roi_inputs(model.roi_head, 'mask', test_cfg.rcnn.max_per_img):
+            head(rois)
+        return
+    for name in _SINGLE_STAGE:
+        head = getattr(model, name, None)
+        if head is not None:
+            # Heads that decode queries also take the samples, of which they count the images.
+            head(features, [None]) if name == 'panoptic_head' else head(features)
+
+
+def _roi_inputs(
+    roi_head: nn.Module, kind: str, num_rois: int
+) -> Iterator[tuple[nn.Module, Tensor]]:
+    """The heads of a kind, one or those of a cascade, each with its pooled regions."""
+    heads, extractors = (
+        getattr(roi_head, name, None) for name in (f'{kind}_head', f'{kind}_roi_extractor')
+    )
+    if heads is None:
+        return
+    if not isinstance(heads, nn.ModuleList):
+        heads, extractors = [heads], [extractors]
+    for head, extractor in zip(heads, extractors):
+        side = extractor.roi_layers[0].output_size
+        yield head, torch.empty(num_rois, extractor.out_channels, *side, device='meta')
 
 
 def _count_flops(
-    parts: dict[str, nn.Module], run: Callable[[Any], None], features: tuple[Any, ...]
+    modules: dict[str, nn.Module], run: Callable[[Any], None], features: tuple[Any, ...]
 ) -> int:
     try:
         with FlopCounter() as counter:
-            meta_call(parts.values(), run, features)
+            meta_call(modules.values(), run, features)
     except Exception as error:
-        names = ' and '.join(f'{key} {type(part).__name__}' for key, part in parts.items())
+        names = ' and '.join(f'{key} {type(module).__name__}' for key, module in modules.items())
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(
             f'Cannot count {names}: it does not run on shapes alone ({first_line}).'
@@ -91,7 +157,7 @@ def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
     resizing to the image is left out in segmentors, and counted in depth estimators, as in the
     published tables of both: their figures for depth trace it even where it changes no size (4 x
     480 x 640 FLOPs on NYUv2). Of a detector it is neck, RPN, and box and mask heads on as many
-    regions as its test_cfg allows (``detector_cost.run_detector``). Counted by executing on shapes
+    regions as its test_cfg allows, whatever is in the image. Counted by executing on shapes
     alone, by the conventions of :class:`~mmsnnet.evaluation.cost.flop_counter.FlopCounter`; the
     model may be on any device, the meta device too, and is left as it was.
 
@@ -105,7 +171,7 @@ def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
     """
     height, width = check_image_size(image_size)
     model = model.module if is_model_wrapper(model) else model
-    parts = _inference_modules(model)
+    modules = _inference_modules(model)
     check_channels(model)
     backbone = find_stitched_backbone(model)
     patch = backbone.space.anchors[-1].patch_size
@@ -115,13 +181,13 @@ def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
         num_maps=len(backbone.space.taps),
         with_cls_token=bool(getattr(backbone, 'output_cls_token', False)),
     )
-    params = nn.ModuleList(parts.values()).parameters()
+    params = nn.ModuleList(modules.values()).parameters()
     if is_detector(model):
-        run = partial(run_detector, model)
+        run = partial(_run_detector, model)
     else:
         depth_size = (height, width) if _estimates_depth(model) else None
-        run = partial(_run_segmentor, parts, depth_size)
-    return Cost(_count_flops(parts, run, features), sum(param.numel() for param in params))
+        run = partial(_run_segmentor, modules, depth_size)
+    return Cost(_count_flops(modules, run, features), sum(param.numel() for param in params))
 
 
 def model_costs(model: nn.Module, image_size: int | tuple[int, int]) -> CostTable:

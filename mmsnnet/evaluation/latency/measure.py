@@ -74,7 +74,7 @@ class Latency:
         widest = max(spreads, key=spreads.get)
         doubts = []
         if rounds < MIN_ROUNDS:
-            doubts.append(f'{rounds} round(s) tell no spread, {MIN_ROUNDS} are needed')
+            doubts.append(f'{rounds} round(s) show no spread, {MIN_ROUNDS} are needed')
         if not error <= MAX_ERROR:
             doubts.append(f'composed and direct timings differ by {error:.0%}')
         if not spreads[widest] <= MAX_SPREAD:

@@ -30,8 +30,8 @@ def _on_meta(modules: Iterable[nn.Module]) -> Iterator[None]:
                     store[name] = torch.empty_like(tensor, device='meta')
         yield
     finally:
-        kept = [vars(child) for child in children]
-        for state, former in zip(stores + kept, tensors + attributes):
+        states = stores + [vars(child) for child in children]
+        for state, former in zip(states, tensors + attributes):
             state.clear()
             state.update(former)
 

@@ -25,8 +25,8 @@ class SigLoss(nn.Module):
     (``depth/models/losses/sigloss.py`` of Monocular-Depth-Estimation-Toolbox). mmseg's
     ``SiLogLoss`` is another one: ``sqrt(mean(g^2) - 0.5 mean(g)^2)`` of each image by itself.
 
-    The calls so far are a buffer, kept in checkpoints: a resumed run does not warm up anew. Calls
-    in eval mode are not counted. Where the gradient of a root does not exist (a perfect
+    The calls so far are a buffer, saved in checkpoints: a resumed run does not warm up anew.
+    Calls in eval mode are not counted. Where the gradient of a root does not exist (a perfect
     prediction) it is zero, and a batch without a valid pixel has the loss zero.
 
     Args:

@@ -293,4 +293,4 @@ def test_a_spread_beyond_a_quarter_of_any_stitch_is_a_doubt():
 def test_less_than_three_rounds_are_a_doubt_and_are_not_repeated(backbone):
     machine, latency = attempt(backbone, disturbed=0, rounds=2)
     assert machine.rounds == 2
-    assert latency.doubts() == ['2 round(s) tell no spread, 3 are needed']
+    assert latency.doubts() == ['2 round(s) show no spread, 3 are needed']
