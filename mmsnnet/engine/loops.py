@@ -12,7 +12,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
-from mmsnnet.models import StitchedViT, check_fitted, find_stitched_backbone
+from mmsnnet.models import StitchedViT, check_fitted, find_predicting_backbone
 from mmsnnet.registry import LOOPS
 from mmsnnet.stitching import Stitch, select_stitches
 
@@ -78,7 +78,7 @@ class StitchLoop:
                 raise ValueError(_EMPTY)
         self.one_pass = one_pass
         self.max_memory = max_memory
-        backbone = find_stitched_backbone(runner.model)
+        backbone = find_predicting_backbone(runner.model)
         wanted = self.stitches_to_score(backbone, stitches)
         self.scoring = StitchScoring(runner, backbone, wanted, metric, rule, metric_range)
         self.scoring.check_metric(self.evaluator)

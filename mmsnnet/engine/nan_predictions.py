@@ -14,7 +14,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from mmsnnet.models import find_stitched_backbone, without_augmentation
+from mmsnnet.models import find_predicting_backbone, without_augmentation
 
 
 def _predicted(value: Any) -> Iterator[Tensor]:
@@ -39,7 +39,7 @@ class NanPredictions:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._modules = (find_stitched_backbone(model), without_augmentation(model))
+        self._modules = (find_predicting_backbone(model), without_augmentation(model))
         self._flags: list[Tensor] = []
 
     @contextmanager

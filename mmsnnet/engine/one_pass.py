@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.runner import Runner
 
-from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models import find_predicting_backbone
 from mmsnnet.models.prefix_cache import PrefixCache
 from mmsnnet.stitching import Stitch
 
@@ -106,7 +106,7 @@ class OnePass:
     ) -> None:
         model = loop.runner.model
         self._loop = loop
-        self._cache = PrefixCache(find_stitched_backbone(model), stitches, max_memory)
+        self._cache = PrefixCache(find_predicting_backbone(model), stitches, max_memory)
         self._preprocessing = SharedPreprocessing(model)
 
     @property

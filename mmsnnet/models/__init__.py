@@ -4,7 +4,13 @@ from . import heads, losses
 from .anchors.anchor_config import AnchorConfig
 from .anchors.anchor_vit import AnchorViT
 from .anchors.build import build_anchor
-from .host.lookup import check_fitted, check_loaded, find_stitched_backbone, without_augmentation
+from .host.lookup import (
+    check_fitted,
+    check_loaded,
+    find_predicting_backbone,
+    find_stitched_backbone,
+    without_augmentation,
+)
 from .necks import SimpleFeaturePyramid
 from .stitch_fit import StitchFit
 from .stitch_layer import StitchLayer
@@ -24,6 +30,7 @@ __all__ = [
     'build_sampler',
     'check_fitted',
     'check_loaded',
+    'find_predicting_backbone',
     'find_stitched_backbone',
     'heads',
     'losses',

@@ -29,6 +29,7 @@ from .anchors.anchor_weights import fold_normalization, load_anchor_weights
 from .anchors.build import build_anchors
 from .argument_checks import check_frozen_stages, check_inherited_arguments
 from .checkpoint_checks import check_initialized, prepare_checkpoint
+from .recomputation import TrainingForwards, is_recomputation
 from .stitch_fit import StitchFit
 from .stitch_network import Features, StitchNetwork
 
@@ -52,7 +53,8 @@ class StitchedViT(StitchNetwork):
 
     In eval mode it runs the stitch that :meth:`set_stitch` chose. In train mode every forward
     runs another one, from ``StitchSamplingHook`` or its own sampler, and leaves the choice for
-    eval alone. Every stitch returns the same shapes.
+    eval alone; without gradients, as a teacher makes its pseudo-labels, it runs the chosen one.
+    Every stitch returns the same shapes.
 
     Args:
         anchors: timm names, or dicts with the attributes of :class:`AnchorConfig` as keys, in any
@@ -119,11 +121,17 @@ class StitchedViT(StitchNetwork):
         self.img_size = size
         self.frozen_stages = check_frozen_stages(frozen_stages, space.anchors[-1].depth)
         self._freeze()
-        self._sampler_config = sampler
         self._stitch = resolve_stitch(self.space, size, stitch)
         self.configured_stitch = None if stitch is None else self._stitch
         self._needs_anchor_weights = True
+        self._prepare_training(sampler)
+
+    def _prepare_training(self, sampler: Mapping[str, Any] | None) -> None:
+        """Lay out what training forwards need: which of them ran, and what they run."""
+        self._sampler_config = sampler
         self._training_stitch = self._fit = self._fitted = None
+        self._forwards = TrainingForwards()
+        self.register_forward_pre_hook(_choose_stitch)
         # Training forwards so far: the step of the own sampler, kept so that resuming goes on.
         self.register_buffer('training_steps', torch.zeros((), dtype=torch.long))
         self.register_buffer('stitches_fitted', torch.tensor(not self.space.layers))
@@ -165,22 +173,33 @@ class StitchedViT(StitchNetwork):
         """Sampler that serves training when no stitch was set by :meth:`set_training_stitch`."""
         return build_sampler(self, self._sampler_config)
 
-    def forward(self, images: Tensor) -> Features:
+    def forward(self, images: Tensor, stitch: str | int | Stitch | None = None) -> Features:
         """Features of the active stitch (eval mode) or of a sampled one (train mode).
 
         Args:
             images: Normalised images (B, 3, H, W) of any size.
+            stitch: Name or id of the stitch to run in place of these.
 
         Returns:
             For each of ``out_indices`` a map (B, C_largest, H/patch, W/patch), or a pair of it
             and the class token (B, C_largest) with ``output_cls_token``.
         """
-        stitch = self._next_training_stitch(images) if self.training else self._stitch
+        if stitch is None:
+            stitch = self._next_training_stitch(images) if self.training else self._stitch
         return self.run(images, stitch)
 
     def _next_training_stitch(self, images: Tensor) -> Stitch:
-        """Stitch of this training forward, with the stitch layers fitted at the latest now."""
+        """Stitch of this forward in train mode, with the stitch layers fitted if it is to learn.
+
+        A forward learns if it records gradients, or if its images ask for some: reentrant
+        checkpointing runs it without recording.
+        """
         self._fit = None  # its sums are of no more use
+        if is_recomputation():
+            return self._forwards.recall(images, self._training_stitch)
+        learns = torch.is_grad_enabled() or images.requires_grad
+        if not learns and self._training_stitch is None:
+            return self._stitch
         if not self.is_fitted:
             print_log(
                 f'Stitch layers are not fitted: fitting them on the first training batch of '
@@ -194,7 +213,9 @@ class StitchedViT(StitchNetwork):
             fit.solve_together()
         step = self.training_steps.clone()  # a number only where needed: reading waits for a GPU
         self.training_steps += 1
-        return self._training_stitch or self.sampler.sample(int(step), get_rank())
+        stitch = self._training_stitch or self.sampler.sample(int(step), get_rank())
+        self._forwards.add(images, stitch)
+        return stitch
 
     def train(self, mode: bool = True) -> StitchedViT:
         """Set the mode; frozen parts stay in eval mode, so that they drop no paths."""
@@ -346,6 +367,23 @@ class StitchedViT(StitchNetwork):
         prepare_checkpoint(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._fit = self._fitted = None
+
+
+def _choose_stitch(backbone: StitchedViT, inputs: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    """Choose the stitch of a training forward before ``forward`` itself, and hand it in.
+
+    MMEngine's ``activation_checkpointing`` replaces ``forward`` by one that runs again in the
+    backward pass, with the arguments of the first time: so the stitch is the same in both. With
+    torch's reentrant checkpointing, which it uses, the backbone gets gradients only if an argument
+    asks for some, which images by themselves do not.
+    """
+    if not backbone.training or len(inputs) != 1:
+        return None
+    images = inputs[0]
+    stitch = backbone._next_training_stitch(images)
+    if 'forward' in vars(backbone) and torch.is_grad_enabled() and not images.requires_grad:
+        images = images.detach().requires_grad_()
+    return images, stitch
 
 
 def build_sampler(backbone: StitchedViT, sampler: Mapping[str, Any] | None = None) -> StitchSampler:

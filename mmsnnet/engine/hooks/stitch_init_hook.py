@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmsnnet.engine.calibration_data import training_batches
 from mmsnnet.engine.training_checks import check_monitors, refuse_runner_compile
-from mmsnnet.models import StitchedViT, StitchFit, check_fitted, find_stitched_backbone
+from mmsnnet.models import (
+    StitchedViT,
+    StitchFit,
+    check_fitted,
+    find_predicting_backbone,
+    find_stitched_backbone,
+)
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.host.head_weights import load_head_weights
 from mmsnnet.registry import HOOKS
@@ -92,6 +98,7 @@ class StitchInitHook(Hook):
         for images in self._images(runner, num_images):
             fit.add(images)
         explained = fit.solve_together()
+        _hand_to_teachers(runner.model, backbone)
         runner.logger.info(
             f'Fitted stitch layers on {fit.num_samples} tokens in '
             f'{time.perf_counter() - start:.1f} s; they explain {min(explained.values()):.1%} to '
@@ -100,11 +107,11 @@ class StitchInitHook(Hook):
 
     def before_val(self, runner: Runner) -> None:
         """Refuse to evaluate unfitted stitches."""
-        check_fitted(find_stitched_backbone(runner.model))
+        check_fitted(find_predicting_backbone(runner.model))
 
     def before_test(self, runner: Runner) -> None:
         """Refuse to evaluate unfitted stitches."""
-        check_fitted(find_stitched_backbone(runner.model))
+        check_fitted(find_predicting_backbone(runner.model))
 
     def _images(self, runner: Runner, num_images: int) -> Iterator[Tensor]:
         """Batches (B, 3, H, W) of this process' share of the images, preprocessed."""
@@ -113,7 +120,26 @@ class StitchInitHook(Hook):
         for batch in training_batches(
             runner.train_dataloader, num_images, self.seed, self.batch_size, process
         ):
-            yield model.data_preprocessor(batch, training=True)['inputs']
+            inputs = model.data_preprocessor(batch, training=True)['inputs']
+            # Semi-supervised training has a batch for each branch.
+            yield from inputs.values() if isinstance(inputs, Mapping) else (inputs,)
+
+
+def _hand_to_teachers(model: nn.Module, student: StitchedViT) -> None:
+    """Give fitted stitch layers to frozen copies of a backbone, whose moving average starts there.
+
+    MMDetection's ``MeanTeacherHook`` averages parameters alone, so a teacher would not learn of
+    its layers that they are fitted.
+    """
+    layers = student.stitch_layers.state_dict()
+    for other in model.modules():
+        if isinstance(other, StitchedViT) and other is not student:
+            own = other.stitch_layers.state_dict()
+            if {name: own[name].shape for name in own} == {
+                name: layers[name].shape for name in layers
+            }:
+                other.stitch_layers.load_state_dict(layers)
+                other.mark_fitted()
 
 
 def _checkpoint_to_come_fills_anchors(runner: Runner) -> bool:
@@ -134,6 +160,8 @@ def _check_normalization(runner: Runner, backbone: StitchedViT) -> None:
         return
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     preprocessor = model.data_preprocessor
+    # That of semi-supervised training wraps the one of its branches.
+    preprocessor = getattr(preprocessor, 'data_preprocessor', preprocessor)
     wrong, wanted = [], []
     for name, expected in zip(('mean', 'std'), backbone.normalization):
         fitting = [round(255 * value, 3) for value in expected]

@@ -11,7 +11,7 @@ from mmengine.dist import barrier, broadcast_object_list, is_main_process
 from mmengine.runner import Runner
 
 from mmsnnet.compat import prepare_cpu_launch
-from mmsnnet.models import check_loaded, find_stitched_backbone, without_augmentation
+from mmsnnet.models import check_loaded, find_predicting_backbone, without_augmentation
 from mmsnnet.models.host.head_statistics import STATISTICS_NAME
 from mmsnnet.models.host.head_weights import check_heads_loaded
 from mmsnnet.results.records import RECORDS_NAME
@@ -93,7 +93,7 @@ class StitchSweep:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self.loop = runner.test_loop
-        self.backbone = find_stitched_backbone(runner.model)
+        self.backbone = find_predicting_backbone(runner.model)
         _load_checkpoint(runner)
         check_loaded(self.backbone, runner.cfg.load_from)
         # Of one copy of an image, if the test augments it.

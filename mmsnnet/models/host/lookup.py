@@ -11,16 +11,46 @@ from ..stitched_vit import StitchedViT
 def find_stitched_backbone(model: nn.Module) -> StitchedViT:
     """The StitchedViT of a detector or segmentor, wrapped for distributed training or not.
 
+    Of a student and frozen teachers it is the student's.
+
     Raises:
-        ValueError: If the model has none, or several.
+        ValueError: If the model has none, or several of which not exactly one can learn.
     """
-    found = [module for module in model.modules() if isinstance(module, StitchedViT)]
-    if len(found) != 1:
+    found = {
+        name: module for name, module in model.named_modules() if isinstance(module, StitchedViT)
+    }
+    if len(found) == 1:
+        return next(iter(found.values()))
+    learning = [one for one in found.values() if any(p.requires_grad for p in one.parameters())]
+    if len(learning) == 1:
+        return learning[0]
+    if found:
         raise ValueError(
-            f'{type(model).__name__} has {len(found)} StitchedViT backbones; exactly one is '
-            "needed: backbone=dict(type='StitchedViT', ...)."
+            f'{type(model).__name__} has {len(found)} StitchedViT backbones ({", ".join(found)}), '
+            f'of which {len(learning)} can learn; exactly one is needed: freeze the others, as '
+            'semi_train_cfg=dict(freeze_teacher=True) freezes a teacher.'
         )
-    return found[0]
+    raise ValueError(
+        f'{type(model).__name__} has 0 StitchedViT backbones; exactly one is needed: '
+        "backbone=dict(type='StitchedViT', ...)."
+    )
+
+
+def find_predicting_backbone(model: nn.Module) -> StitchedViT:
+    """The StitchedViT that predictions come from.
+
+    A semi-supervised detector of MMDetection predicts by its teacher, or by its student where
+    ``semi_test_cfg`` says so; of any other model it is :func:`find_stitched_backbone`.
+
+    Raises:
+        ValueError: If what predicts has none, or several of which not exactly one can learn.
+    """
+    model = without_augmentation(model)
+    if hasattr(model, 'semi_test_cfg'):
+        # The names, and the default, of mmdet.models.detectors.SemiBaseDetector.predict.
+        on_teacher = (model.semi_test_cfg or {}).get('predict_on', 'teacher') == 'teacher'
+        return find_stitched_backbone(model.teacher if on_teacher else model.student)
+    return find_stitched_backbone(model)
 
 
 def is_detector(model: nn.Module) -> bool:
