@@ -21,7 +21,7 @@ MAY_IMPORT = {
     'engine': {'models', 'results', 'stitching'} | GROUND,
     'evaluation': {'models', 'results', 'stitching'} | GROUND,
     'deploy': {'models', 'results', 'stitching'} | GROUND,
-    'apis': {'evaluation', 'models', 'results', 'stitching'} | GROUND,
+    'apis': {'evaluation', 'models', 'recipes', 'results', 'stitching'} | GROUND,
     'convert': {'models', 'results', 'stitching'} | GROUND,
     'datasets': GROUND,
     'recipes': set(),

@@ -11,17 +11,18 @@ import argparse
 import csv
 import json
 import math
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, TextIO
+
+import _cli
 
 AXES = ('gflops', 'params', 'ms', 'mb')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line as a namespace."""
-    parser = argparse.ArgumentParser(prog='choose_stitch', description=__doc__.splitlines()[0])
+    parser = _cli.Parser(prog='choose_stitch', description=__doc__.splitlines()[0])
     parser.add_argument('results', help='results folder of test_all_stitches.py')
     limits = parser.add_argument_group('budget (several together must all be kept)')
     limits.add_argument('--gflops', type=float, help='most GFLOPs of the whole model')
@@ -136,19 +137,13 @@ def write(rows: list[dict[str, Any]], style: str, out: TextIO) -> None:
         write_table(rows, out)
 
 
+@_cli.command('choose_stitch')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        chosen, chooser = choose(args)
-    except (ValueError, TypeError, OSError) as error:
-        sys.stderr.write(f'choose_stitch: error: {" ".join(str(error).split())}\n')
-        return 2
-    try:
-        write([to_row(one, chooser.metric) for one in chosen], args.format, sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    chosen, chooser = choose(args)
+    with _cli.output() as out:
+        write([to_row(one, chooser.metric) for one in chosen], args.format, out)
     return 0
 
 

@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
+
+import _cli
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line as a namespace."""
-    from mmengine import DictAction
-
-    parser = argparse.ArgumentParser(
+    parser = _cli.Parser(
         prog='convert_snnetv2', description=__doc__.splitlines()[0], epilog=__doc__.split('\n\n')[2]
     )
     parser.add_argument('source', metavar='IN', help='checkpoint to read')
@@ -51,9 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='with --reverse: keep a row for the class token in position embeddings, as the '
         'published code has with is_deit_3=False',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
-    )
+    _cli.add_config_options(parser)
     return parser.parse_args(argv)
 
 
@@ -87,17 +83,12 @@ def convert(args: argparse.Namespace) -> str:
     return f'wrote {len(found.state)} weights to {args.target}{note}'
 
 
+@_cli.command('convert_snnetv2')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            note = convert(args)
-    except Exception as error:  # whatever a config can do wrong
-        text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
-        sys.stderr.write(f'convert_snnetv2: error: {text or type(error).__name__}\n')
-        return 2
+    with _cli.libraries_quiet():
+        note = convert(args)
     sys.stdout.write(f'{note}\n')
     return 0
 

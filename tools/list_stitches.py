@@ -9,21 +9,18 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import sys
-import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from typing import Any, TextIO
+
+import _cli
 
 FIELDS = ('id', 'name', 'family', 'flops', 'params')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line as a namespace."""
-    from mmengine import DictAction
-
-    parser = argparse.ArgumentParser(prog='list_stitches', description=__doc__.splitlines()[0])
+    parser = _cli.Parser(prog='list_stitches', description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of a segmentor with a StitchedViT')
     parser.add_argument(
         '--size',
@@ -40,9 +37,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='all|anchors|NAME,...',
         help='which to list, between commas; ids work as well as names',
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
-    )
+    _cli.add_config_options(parser)
     return parser.parse_args(argv)
 
 
@@ -108,23 +103,14 @@ def write_rows(rows: list[dict[str, Any]], note: str, style: str, out: TextIO) -
         write_table(rows, note, out)
 
 
+@_cli.command('list_stitches')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        # What libraries print or log on the way must not end up among the rows.
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            rows, note = list_stitches(args)
-    except Exception as error:  # whatever a config can do wrong
-        text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
-        sys.stderr.write(f'list_stitches: error: {text or type(error).__name__}\n')
-        return 2
-    try:
-        write_rows(rows, note, args.format, sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with _cli.libraries_quiet():
+        rows, note = list_stitches(args)
+    with _cli.output() as out:
+        write_rows(rows, note, args.format, out)
     return 0
 
 

@@ -11,20 +11,19 @@ stitch's weights.
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
-import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
+
+import _cli
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line as a namespace."""
-    from mmengine import DictAction
-
-    parser = argparse.ArgumentParser(prog='measure_latency', description=__doc__.splitlines()[0])
+    parser = _cli.Parser(prog='measure_latency', description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config of a model with a StitchedViT')
     parser.add_argument('checkpoint', nargs='?', help='weights; they hardly matter for time')
     parser.add_argument(
@@ -57,9 +56,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--out', metavar='FILE', help='default: work_dirs/CONFIG/latency_DEVICE.json'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
-    )
+    _cli.add_config_options(parser)
     return parser.parse_args(argv)
 
 
@@ -166,9 +163,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     device = torch.device(args.device)
     meter = meter_of(device)
     timing = LatencyMeasurement(backbone, infer, clock_of(device), direct)
-    with progress(args.rounds + args.warmup) as advance:
+    total, count = args.rounds + args.warmup, itertools.count(1)
+    with _cli.progress('rounds') as report:
         latency = timing.run_until_reliable(
-            args.rounds, args.warmup, args.max_seconds, on_round=advance
+            args.rounds,
+            args.warmup,
+            args.max_seconds,
+            on_round=lambda: report(next(count), total),
         )
     memory = measure_components(backbone, infer, meter)
     content = summarise_latency(
@@ -184,23 +185,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         setting=setting,
         **content,
     )
-
-
-def progress(total: int) -> Any:
-    """Bar of rounds on the error stream; a context that yields the function to advance it."""
-    from contextlib import contextmanager
-
-    from rich.console import Console
-    from rich.progress import Progress
-
-    @contextmanager
-    def bar() -> Any:
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal) as shown:
-            task = shown.add_task('rounds', total=total)
-            yield lambda: shown.advance(task)
-
-    return bar()
 
 
 def summary_lines(content: dict[str, Any]) -> list[str]:
@@ -229,22 +213,17 @@ def summary_lines(content: dict[str, Any]) -> list[str]:
     return lines
 
 
+@_cli.command('measure_latency')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        with redirect_stdout(sys.stderr), warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            content = measure(args)
-        from mmsnnet.results.latency_file import write_latency
+    with _cli.libraries_quiet():
+        content = measure(args)
+    from mmsnnet.results.latency_file import write_latency
 
-        stem = f'latency_{content["setting"]["device"]}.json'
-        path = args.out or Path('work_dirs') / Path(args.config).stem / stem
-        path = write_latency(path, content)
-    except Exception as error:  # whatever a config or a checkpoint can do wrong
-        text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
-        sys.stderr.write(f'measure_latency: error: {text or type(error).__name__}\n')
-        return 2
+    stem = f'latency_{content["setting"]["device"]}.json'
+    path = args.out or Path('work_dirs') / Path(args.config).stem / stem
+    path = write_latency(path, content)
     if not content['reliable']:
         sys.stderr.write(
             f'measure_latency: not reliable, and marked so in the file: '

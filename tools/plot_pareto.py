@@ -12,12 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import _cli
+
 KINDS = ('png', 'svg', 'html')
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line as a namespace."""
-    parser = argparse.ArgumentParser(prog='plot_pareto', description=__doc__.splitlines()[0])
+    parser = _cli.Parser(prog='plot_pareto', description=__doc__.splitlines()[0])
     parser.add_argument('results', nargs='+', help='results folders of test_all_stitches.py')
     parser.add_argument('--out', required=True, help='file (.png, .svg, .html) or folder')
     parser.add_argument('--names', nargs='+', help='names of the sweeps (default: the folders)')
@@ -112,14 +114,11 @@ def plot(args: argparse.Namespace) -> list[Path]:
     return list(files)
 
 
+@_cli.command('plot_pareto')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        files = plot(args)
-    except (ValueError, TypeError, OSError) as error:
-        sys.stderr.write(f'plot_pareto: error: {" ".join(str(error).split())}\n')
-        return 2
+    files = plot(args)
     for path in files:
         print(path)
     return 0

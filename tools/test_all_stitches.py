@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import _cli
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line as a namespace."""
-    from mmengine import DictAction
-
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _cli.Parser(prog='test_all_stitches', description=__doc__.splitlines()[0])
     parser.add_argument('config', help='config that the model was trained with')
     parser.add_argument('checkpoint', help='checkpoint of the trained stitched model')
     parser.add_argument(
@@ -61,9 +61,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none'
     )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='overrides as key=value'
-    )
+    _cli.add_config_options(parser)
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     args = parser.parse_args(argv)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -125,16 +123,11 @@ def load_config(args: argparse.Namespace) -> Any:
         FileNotFoundError: If config or checkpoint are missing.
         ValueError: If the config describes no test.
     """
-    from mmengine import Config
-
-    import mmsnnet  # noqa: F401 - registers backbone and loops
+    from mmsnnet.apis.model_config import load_model_config
     from mmsnnet.evaluation.sweep.augmented_test import augment_test
     from mmsnnet.evaluation.sweep.sweep import prepare_config
 
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'There is no config {args.config}.')
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options or {})
+    cfg = load_model_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.tta:
         augment_test(cfg)
@@ -274,33 +267,21 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     return cfg, sweep, stitches, options
 
 
-def fail(error: Exception) -> int:
-    """Say in one line what is wrong; returns the exit code."""
-    text = ' '.join(str(error.args[0] if len(error.args) == 1 else error).split())
-    sys.stderr.write(f'test_all_stitches: error: {text or type(error).__name__}\n')
-    return 2
-
-
+@_cli.command('test_all_stitches')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    try:
-        cfg, sweep, stitches, options = set_up(args)
-    except Exception as error:  # whatever a config or a checkpoint can do wrong
-        return fail(error)
-    try:
-        pending = sweep.pending(stitches)
-        if len(pending) < len(stitches):
-            sys.stderr.write(f'{len(stitches) - len(pending)} stitches have results already.\n')
-        if pending:
-            run_with_progress(sweep, pending, options)
-        if sweep.results is not None and options.is_part:
-            index, count = options.share
-            sys.stderr.write(f'Part {index + 1} of {count} is done; its results are partial.\n')
-        elif sweep.results is not None:
-            report(sweep, cfg, args)
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        return fail(error)
+    cfg, sweep, stitches, options = set_up(args)
+    pending = sweep.pending(stitches)
+    if len(pending) < len(stitches):
+        sys.stderr.write(f'{len(stitches) - len(pending)} stitches have results already.\n')
+    if pending:
+        run_with_progress(sweep, pending, options)
+    if sweep.results is not None and options.is_part:
+        index, count = options.share
+        sys.stderr.write(f'Part {index + 1} of {count} is done; its results are partial.\n')
+    elif sweep.results is not None:
+        report(sweep, cfg, args)
     return 0
 
 

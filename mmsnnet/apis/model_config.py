@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
+
+from mmsnnet.recipes import find_config
 
 
 def load_model_config(
@@ -18,24 +19,41 @@ def load_model_config(
     """Config of a model.
 
     Args:
-        config: Config, or its file.
+        config: Config, its file, or the name of an installed recipe.
         options: Overrides, merged into it.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it describes no model.
+        FileNotFoundError: If there is no such file or recipe.
+        ValueError: If it describes no model, or an override does not fit.
     """
-    path = config
-    if not isinstance(config, Config):
-        if not Path(config).is_file():
-            raise FileNotFoundError(f'There is no config {config}.')
-        config = Config.fromfile(config)
-    else:
+    if isinstance(config, Config):
         path = config.filename
-    config.merge_from_dict(options or {})
-    if config.get('model') is None:
-        raise ValueError(f'Config {path} has no model.')
+    else:
+        path = find_config(config)
+        config = Config.fromfile(path)
+    _override(config, options or {})
+    if not isinstance(config.get('model'), dict):
+        raise ValueError(
+            f'Config {path} has no model.'
+            if config.get('model') is None
+            else f'model in config {path} must be a dict, got {config.model!r}.'
+        )
     return config
+
+
+def _override(config: Config, options: dict[str, Any]) -> None:
+    """Set values of a config, all at once: ``_delete_`` belongs to the others beside it.
+
+    Raises:
+        ValueError: If a key leads through something that is neither a dict nor a list.
+    """
+    try:
+        config.merge_from_dict(options)
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        text = str(error.args[0] if error.args else error)
+        raise ValueError(
+            f'The overrides {", ".join(options)} do not fit the config: {text}'
+        ) from error
 
 
 def build_without_data(
@@ -44,7 +62,7 @@ def build_without_data(
     """Model of a config on the meta device, which takes neither weights nor much memory.
 
     Args:
-        config: Config, or its file; its ``default_scope`` names the host.
+        config: Config, its file or the name of a recipe; ``default_scope`` names the host.
         options: Overrides, merged into it.
 
     Raises:
