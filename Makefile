@@ -13,7 +13,10 @@ BENCH_ARGS ?=#            for each script under tools/benchmark/
 # its variables (PIP_INDEX_URL for a mirror, PIP_PROXY, ...) apply too.
 PIP_ARGS ?= $(shell [ -t 2 ] || echo -qq)
 
-VENV := $(strip $(VENV))
+VENV := $(or $(strip $(VENV)),.venv)
+ifneq ($(words $(VENV)),1)
+$(error VENV must be one path without spaces, got '$(VENV)')
+endif
 PY := $(VENV)/bin/python
 MARK := $(VENV)/.made-for-mmsnnet
 BASE := $(VENV)/.base-ready
@@ -51,7 +54,7 @@ setup: $(READY)
 	@echo '[setup] $(VENV) is ready'
 
 demo: $(READY)
-	$(PY) tools/demo.py $(strip $(DEMO_ARGS))
+	@$(PY) tools/demo.py $(strip $(DEMO_ARGS))
 
 # The processes share the work; worksteal keeps the tests of a file together as far as it goes.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(strip $(JOBS)) --dist worksteal
@@ -73,20 +76,39 @@ clean:
 	find mmsnnet tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-env: clean
-	@if [ -e $(MARK) ]; then rm -rf $(VENV) mmsnnet/.mim; \
-	elif [ -e $(VENV) ]; then echo '$(VENV) was not made by this Makefile; left alone.'; fi
+	@$(CHECK_OWNER); \
+	if [ -n "$$refused" ]; then echo "$(VENV) $$refused; left alone."; \
+	else rm -rf $(VENV) mmsnnet/.mim; fi
 
 # An environment moved together with the project holds the old paths: make it anew.
 ifneq ($(shell cat $(BASE) 2>/dev/null),$(if $(wildcard $(BASE)),$(CURDIR)))
 $(BASE): FORCE
 endif
 
-# The mark comes first, so that an environment without it is known to be someone else's.
+# Says in $$refused why an environment is left alone. Its mark holds the project that made it and
+# the place where it was made; those of earlier versions hold nothing, but .base-ready names the
+# project. An environment in this project's folder that was made elsewhere came along with a move
+# or a copy of the project.
+define CHECK_OWNER
+refused=; \
+if [ -e $(VENV) ] && [ ! -e $(MARK) ]; then refused='was not made by this Makefile'; \
+elif [ -e $(VENV) ]; then \
+    owner=$$(sed -n 1p $(MARK)); place=$$(sed -n 2p $(MARK)); \
+    [ -n "$$owner" ] || owner=$$(cat $(BASE) 2>/dev/null); \
+    case '$(abspath $(VENV))/' in '$(CURDIR)'/*) inside=yes;; *) inside=;; esac; \
+    if [ "$$owner" != '$(CURDIR)' ] && \
+            { [ -z "$$inside" ] || [ "$$place" = '$(abspath $(VENV))' ]; }; then \
+        refused="was made by another checkout ($${owner:-unknown})"; fi; \
+fi
+endef
+
+# The interpreter is looked for before anything is removed, and the mark comes before the
+# environment, so that one that was begun is known as ours.
 $(BASE):
-	@if [ -e $(VENV) ] && [ ! -e $(MARK) ]; then \
-	    echo 'error: $(VENV) exists and was not made by this Makefile, which leaves it alone;' \
-	        'choose another folder with VENV=...' >&2; exit 1; fi
-	@rm -rf $(VENV); \
+	@$(CHECK_OWNER); \
+	if [ -n "$$refused" ]; then \
+	    echo "error: $(VENV) $$refused, and is left alone;" \
+	        'choose another folder with VENV=...' >&2; exit 1; fi; \
 	for python in $(CANDIDATES) ''; do \
 	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
 	        2>/dev/null; then break; fi; done; \
@@ -94,7 +116,8 @@ $(BASE):
 	    echo 'error: no Python of version 3.11 or newer with venv among: $(CANDIDATES);' \
 	        'name one with PYTHON=...' >&2; exit 1; fi; \
 	printf '[setup] private environment %s, %s\n' $(VENV) "$$($$python --version)"; \
-	mkdir -p $(VENV) && touch $(MARK) && $$python -m venv $(VENV)
+	rm -rf $(VENV) && mkdir -p $(VENV) && \
+	    printf '%s\n' '$(CURDIR)' '$(abspath $(VENV))' > $(MARK) && $$python -m venv $(VENV)
 	@printf '%s\n' '$(CURDIR)' > $@
 
 $(PINS): $(BASE) requirements/pins.txt

@@ -218,8 +218,9 @@ def weights(runner: Runner) -> dict[str, Any]:
 
 
 def child_environment(**more: str) -> dict[str, str]:
-    """Environment of a process that imports the package and the tests from this checkout."""
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get('PYTHONPATH')]))
+    """Environment of a process that imports the package and runs the tools of this checkout."""
+    folders = [str(ROOT), str(ROOT / 'tools'), os.environ.get('PYTHONPATH')]
+    path = os.pathsep.join(filter(None, folders))
     return {**os.environ, 'PYTHONPATH': path, 'OMP_NUM_THREADS': '1', **more}
 
 

@@ -7,22 +7,30 @@ command finishes what was begun. Training runs through ``mim train mmseg``, with
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import _cli
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds between looks at the logs, and between lines where there is no terminal.
 POLL_SECONDS, LINE_SECONDS = 1.0, 20.0
+#: Seed of the trainings, so that a second run on the same machine gives the same figures.
+SEED = 0
+#: Most lines that are shown of an error, and of a log that holds none.
+ERROR_LINES = 8
+#: Last line of a traceback, or an error of a command line.
+ERROR = re.compile(r'[\w.]*(Error|Exception|Interrupt|Exit)\b')
 #: mIoU that an anchor may lose inside the stitched model and still count as kept.
 KEPT_WITHIN = 2.0
 
@@ -47,9 +55,8 @@ class Run:
         """Begin or resume the training in a process of its own."""
         self.folder.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, '-m', 'mim', 'train', 'mmseg', str(self.config), '--work-dir']
-        command += [str(self.folder), '--resume']
-        if self.options:
-            command += ['--cfg-options', *self.options]
+        command += [str(self.folder), '--resume', '--cfg-options', f'randomness.seed={SEED}']
+        command += self.options
         threads = str(self.threads)
         environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
         with open(self.folder / 'train.log', 'ab') as log:
@@ -66,14 +73,35 @@ class Run:
                 continue
         return 0
 
-    def last_words(self) -> str:
-        """Last line of the log, for the message of a failure."""
-        lines = (self.folder / 'train.log').read_text(errors='replace').strip().splitlines()
-        return next((line.strip() for line in reversed(lines) if 'Error' in line), lines[-1])
+    def cause(self) -> str:
+        """Why the training stopped, as far as its log says."""
+        return cause_of((self.folder / 'train.log').read_text(errors='replace'))
 
 
 class StepError(Exception):
     """A step did not finish; the text is for the user."""
+
+
+def cause_of(log: str) -> str:
+    """Text of the last error in a log; its last lines if it holds none.
+
+    OpenMIM runs the training in a process of its own and, if that fails, adds an error that says
+    nothing but the whole command: it is not the cause.
+    """
+    lines = [line.rstrip() for line in log.splitlines() if line.strip()]
+    found = [
+        number
+        for number, line in enumerate(lines)
+        if ERROR.match(line) and 'CalledProcessError' not in line
+    ]
+    if not found:
+        return '\n'.join(lines[-ERROR_LINES:])
+    text = [lines[found[-1]]]
+    for line in lines[found[-1] + 1 :][: ERROR_LINES - 1]:
+        if line.startswith(('Traceback', 'Training command')):
+            break
+        text.append(line)
+    return '\n'.join(text)
 
 
 def train(runs: Sequence[Run], console: Console) -> None:
@@ -106,7 +134,9 @@ def train(runs: Sequence[Run], console: Console) -> None:
                 process.wait()
     for run in runs:
         if not run.checkpoint.is_file():
-            raise StepError(f'{run.name} stopped: {run.last_words()} (see {run.folder}/train.log)')
+            raise StepError(
+                f'the training of {run.name} stopped (log: {run.folder}/train.log):\n{run.cause()}'
+            )
 
 
 def call(command: Sequence[str | Path], threads: int = 2) -> None:
@@ -118,7 +148,7 @@ def call(command: Sequence[str | Path], threads: int = 2) -> None:
     environment = {**os.environ, 'OMP_NUM_THREADS': str(threads), 'PYTHONWARNINGS': 'ignore'}
     done = subprocess.run([sys.executable, *map(str, command)], env=environment, cwd=ROOT)
     if done.returncode:
-        raise StepError(f'{command[0]} failed with exit code {done.returncode}.')
+        raise StepError(f'{command[0]} failed with exit code {done.returncode}; see above.')
 
 
 def score(run: Run) -> dict[str, Mapping[str, float]]:
@@ -130,34 +160,52 @@ def score(run: Run) -> dict[str, Mapping[str, float]]:
     return {record['name']: record['metrics'] for record in map(json.loads, lines)}
 
 
-def plan(args: argparse.Namespace) -> tuple[list[str | Path], list[Run]]:
-    """Command that renders the rooms, and the trainings: small anchor, large anchor, stitched."""
+def places(quick: bool) -> tuple[str, str]:
+    """Folders of the rooms and of the trainings, relative to the project."""
+    ending = '-quick' if quick else ''
+    return f'data/rooms{ending}', f'work_dirs/rooms{ending}'
+
+
+def rendering(quick: bool) -> list[str | Path]:
+    """Command that renders the rooms."""
+    train, val = ('60', '20') if quick else ('3700', '300')
+    command = ['tools/make_rooms.py', places(quick)[0], '--train', train, '--val', val]
+    return [*command, '--size', '96', '96', '--layout', 'ade20k']
+
+
+def trainings(quick: bool) -> list[Run]:
+    """The trainings: small anchor, large anchor, stitched."""
     from mmengine import Config
 
     names = {'vit-s': 'upernet_vit-s_rooms', 'vit-l': 'upernet_vit-l_rooms'}
     names['stitched'] = 'upernet_snnetv2_rooms'
-    rooms, out = (('data/rooms-quick', 'work_dirs/rooms-quick') if args.quick
-                  else ('data/rooms', 'work_dirs/rooms'))  # fmt: skip
-    counts = ('60', '20') if args.quick else ('3700', '300')
-    runs = []
+    runs, changes = [], dict(zip(places(False), places(quick)))
     for name, stem in names.items():
         config = ROOT / 'configs' / f'{stem}.py'
         cfg = Config.fromfile(config)
         iters, options = cfg.train_cfg.max_iters, []
-        if args.quick:
-            iters = 60
-            loaders = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-            options = [f'{loader}.dataset.data_root={rooms}' for loader in loaders]
+        if quick:
+            # Rooms, and checkpoints of anchors that stand in the config, wherever they stand.
+            options = [f'{key}={changes[text]}' for key, text in texts(cfg) if text in changes]
+            former, iters = f'{places(False)[1]}/{name}/iter_{iters}.pth', 60
+            changes[former] = f'{places(True)[1]}/{name}/iter_{iters}.pth'
             options += [f'train_cfg.max_iters={iters}', f'train_cfg.val_interval={iters}']
             options += [f'param_scheduler.1.end={iters}']
-        run = Run(name, config, ROOT / out / name, iters, options, 2 if name == 'stitched' else 1)
-        runs.append(run)
-    if args.quick:
-        for number, run in enumerate(runs[:2]):
-            place = f'model.backbone.anchors.{number}.checkpoint'
-            runs[2].options.append(f'{place}={run.checkpoint.relative_to(ROOT)}')
-    make = ['tools/make_rooms.py', rooms, '--train', counts[0], '--val', counts[1]]
-    return [*make, '--size', '96', '96', '--layout', 'ade20k'], runs
+        folder = ROOT / places(quick)[1] / name
+        runs.append(Run(name, config, folder, iters, options, 2 if name == 'stitched' else 1))
+    return runs
+
+
+def texts(node: Any, key: str = '') -> Iterator[tuple[str, str]]:
+    """All texts of a config with their keys, as ``--cfg-options`` takes them."""
+    if isinstance(node, str):
+        yield key, node
+    elif isinstance(node, (list, tuple)):
+        for number, child in enumerate(node):
+            yield from texts(child, f'{key}.{number}')
+    elif isinstance(node, Mapping) or hasattr(node, 'items'):
+        for name, child in node.items():
+            yield from texts(child, f'{key}.{name}' if key else name)
 
 
 def verdict(alone: Mapping[str, float], inside: Mapping[str, float]) -> list[str]:
@@ -187,9 +235,10 @@ def verdict(alone: Mapping[str, float], inside: Mapping[str, float]) -> list[str
     return lines
 
 
+@_cli.command('demo')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = _cli.Parser(prog='demo', description=__doc__.splitlines()[0])
     parser.add_argument(
         '--quick', action='store_true', help='a minute of training that only shows that it runs'
     )
@@ -200,11 +249,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     def say(text: str) -> None:
         console.print(f'[{time.monotonic() - start:5.0f} s] {text}', markup=False, highlight=False)
 
-    make_rooms, (small, large, stitched) = plan(args)
     try:
+        # Said before anything that imports torch, which takes seconds.
         say('1/5 rendering rooms')
-        call(make_rooms)
+        call(rendering(args.quick))
         say('2/5 training both anchors by themselves, side by side')
+        small, large, stitched = trainings(args.quick)
         train((small, large), console)
         say('3/5 training the stitched model: a stitch at every iteration')
         train((stitched,), console)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
 import json
+import subprocess
+import sys
 
 import pytest
 from mmengine import Config
 from rich.console import Console
 
-from tools.demo import ROOT, Run, StepError, plan, train, verdict
+from tools.demo import (
+    ROOT,
+    Run,
+    StepError,
+    cause_of,
+    rendering,
+    texts,
+    train,
+    trainings,
+    verdict,
+)
 
 
 @pytest.fixture
@@ -23,12 +34,12 @@ def run(tmp_path):
 
 
 def test_the_full_demo_changes_nothing_of_the_configs():
-    _, runs = plan(argparse.Namespace(quick=False))
+    runs = trainings(quick=False)
     assert [run.options for run in runs] == [[], [], []]
 
 
 def test_the_stitched_config_names_the_checkpoints_that_the_anchors_end_with():
-    _, (small, large, stitched) = plan(argparse.Namespace(quick=False))
+    small, large, stitched = trainings(quick=False)
     anchors = Config.fromfile(stitched.config).model.backbone.anchors
     assert [ROOT / anchor.checkpoint for anchor in anchors] == [
         small.checkpoint,
@@ -37,13 +48,13 @@ def test_the_stitched_config_names_the_checkpoints_that_the_anchors_end_with():
 
 
 def test_the_rooms_are_rendered_where_the_configs_read_them():
-    make, runs = plan(argparse.Namespace(quick=False))
+    make, runs = rendering(quick=False), trainings(quick=False)
     roots = {Config.fromfile(run.config).train_dataloader.dataset.data_root for run in runs}
     assert roots == {make[1]}
 
 
 def test_the_anchors_alone_are_the_anchors_of_the_stitched_model():
-    _, (small, large, stitched) = plan(argparse.Namespace(quick=False))
+    small, large, stitched = trainings(quick=False)
     inside = Config.fromfile(stitched.config).model.backbone.anchors
     for run, anchor in zip((small, large), inside):
         (alone,) = Config.fromfile(run.config).model.backbone.anchors
@@ -52,12 +63,57 @@ def test_the_anchors_alone_are_the_anchors_of_the_stitched_model():
         assert alone.checkpoint is None
 
 
+def quick_config(run):
+    cfg = Config.fromfile(run.config)
+    cfg.merge_from_dict(dict(option.split('=', 1) for option in run.options))
+    return cfg
+
+
 def test_quick_overrides_fit_the_stitched_config_to_the_quick_anchors():
-    _, (small, large, stitched) = plan(argparse.Namespace(quick=True))
-    cfg = Config.fromfile(stitched.config)
-    cfg.merge_from_dict(dict(option.split('=', 1) for option in stitched.options))
-    files = [ROOT / anchor.checkpoint for anchor in cfg.model.backbone.anchors]
+    small, large, stitched = trainings(quick=True)
+    files = [ROOT / anchor.checkpoint for anchor in quick_config(stitched).model.backbone.anchors]
     assert files == [small.checkpoint, large.checkpoint]
+
+
+def test_a_quick_demo_reads_nothing_of_a_full_one():
+    full = (rendering(quick=False)[1] + '/', 'work_dirs/rooms/')
+    for run in trainings(quick=True):
+        left = {key: text for key, text in texts(quick_config(run)) if f'{text}/'.startswith(full)}
+        # Names at the top level of a config are variables, which nothing reads after its parsing.
+        assert not [key for key in left if key.split('.')[0] not in ('rooms', 'anchors')]
+
+
+def test_the_head_of_a_quick_stitched_model_comes_from_the_quick_large_anchor():
+    _, large, stitched = trainings(quick=True)
+    (init,) = [
+        hook for hook in quick_config(stitched).custom_hooks if hook.type == 'StitchInitHook'
+    ]
+    assert ROOT / init.head_checkpoint == large.checkpoint
+
+
+def test_every_training_gets_the_same_seed(run, monkeypatch):
+    commands = []
+    monkeypatch.setattr(subprocess, 'Popen', lambda command, **_: commands.append(command))
+    run.options = ['a=1']
+    run.start()
+    options = commands[0][commands[0].index('--cfg-options') + 1 :]
+    assert options == ['randomness.seed=0', 'a=1']
+
+
+def test_the_first_word_comes_before_torch_and_mmengine_are_imported():
+    code = (
+        'import sys, demo\n'
+        'def call(command):\n'
+        "    sys.stdout.write(str(sorted({'torch', 'mmengine'} & sys.modules.keys())))\n"
+        "    raise demo.StepError('enough')\n"
+        'demo.call = call\n'
+        "demo.main(['--quick'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], cwd=ROOT / 'tools', capture_output=True, text=True
+    )
+    assert done.stdout == '[]'
+    assert done.stderr.splitlines()[0].endswith('1/5 rendering rooms')
 
 
 def test_progress_is_the_last_whole_line_of_the_newest_log(run):
@@ -82,10 +138,36 @@ def test_a_training_that_has_its_last_checkpoint_is_not_started(run, quiet):
     assert not (run.folder / 'train.log').exists()
 
 
-def test_a_training_that_dies_is_told_in_one_line_with_its_log(run, quiet):
-    with pytest.raises(StepError, match=r'toy stopped: .*toy/train\.log') as caught:
+def test_a_training_that_dies_is_told_with_its_log_and_its_cause(run, quiet):
+    """The config is missing, which OpenMIM says; its own error says nothing but the command."""
+    with pytest.raises(StepError, match=r'the training of toy stopped .*toy/train\.log') as caught:
         train([run], quiet)
-    assert '\n' not in str(caught.value)
+    assert "missing.py doesn't exist" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 9
+
+
+LOG = """Traceback (most recent call last):
+  File "train.py", line 104, in <module>
+    main()
+FileNotFoundError: Checkpoint work_dirs/x.pth
+  can not be found
+Training command is python train.py --work-dir x.
+Traceback (most recent call last):
+  File "<frozen runpy>", line 198, in _run_module_as_main
+    raise CalledProcessError(retcode, cmd)
+subprocess.CalledProcessError: Command '['python', 'train.py']' returned non-zero exit status 1.
+"""
+
+
+def test_the_cause_is_the_error_of_the_training_and_not_that_of_openmim():
+    expected = 'FileNotFoundError: Checkpoint work_dirs/x.pth\n  can not be found'
+    assert cause_of(LOG) == expected
+
+
+def test_a_log_without_an_error_is_told_by_its_last_lines():
+    log = '\n'.join(f'line {number}' for number in range(100)) + '\nKilled\n'
+    last = [f'line {number}' for number in range(93, 100)]
+    assert cause_of(log).splitlines() == [*last, 'Killed']
 
 
 INSIDE = {'S6': 12.0, 'L12': 20.0, 'S3-L6': 15.0, 'L2-S5': 21.0, 'L4-S4': 11.0}
