@@ -2,8 +2,12 @@
 
 Importing the package registers its backbone, heads, hooks and loops in MMEngine's root registries,
 so that configs of mmseg and mmdet use them without a prefix:
-``custom_imports = dict(imports=['mmsnnet'], allow_failed_imports=False)``.
+``custom_imports = dict(imports=['mmsnnet'], allow_failed_imports=False)``. It needs torch, timm and
+MMEngine; mmcv, mmseg and mmdet are imported by what extends them, when that is first used.
 """
+
+import importlib
+from typing import Any
 
 from mmsnnet import compat
 
@@ -14,4 +18,55 @@ from mmsnnet import datasets, engine, models  # noqa: E402
 from mmsnnet.recipes import config_path  # noqa: E402
 from mmsnnet.version import __version__  # noqa: E402
 
-__all__ = ['__version__', 'compat', 'config_path', 'datasets', 'engine', 'models']
+#: Names that users import, with the modules they are taken from at first use.
+_LAZY = {
+    'StitchControl': 'apis',
+    'StitchInitHook': 'engine',
+    'StitchSamplingHook': 'engine',
+    'StitchSpace': 'stitching',
+    'StitchTestLoop': 'engine',
+    'StitchValLoop': 'engine',
+    'StitchedViT': 'models',
+    'apis': '',
+    'convert': '',
+    'evaluation': '',
+    'init_model': 'apis',
+    'results': '',
+    'stitching': '',
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What a name of ``_LAZY`` stands for, imported now.
+
+    Raises:
+        AttributeError: If there is no such name.
+    """
+    if name not in _LAZY:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if not _LAZY[name]:
+        return importlib.import_module(f'{__name__}.{name}')
+    return getattr(importlib.import_module(f'{__name__}.{_LAZY[name]}'), name)
+
+
+def __dir__() -> list[str]:
+    """All names, the lazy ones too."""
+    return sorted({*globals(), *_LAZY})
+
+
+__all__ = [
+    'StitchControl',
+    'StitchInitHook',
+    'StitchSamplingHook',
+    'StitchSpace',
+    'StitchTestLoop',
+    'StitchValLoop',
+    'StitchedViT',
+    '__version__',
+    'compat',
+    'config_path',
+    'datasets',
+    'engine',
+    'init_model',
+    'models',
+]

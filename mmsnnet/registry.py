@@ -1,7 +1,9 @@
 """Registries: one of our own for samplers, and MMEngine's roots for everything else.
 
 Registering in the roots makes ``type='StitchedViT'`` resolve from the scopes of mmseg and mmdet
-without a prefix: a lookup that fails in a child registry falls back to the root.
+without a prefix: a lookup that fails in a child registry falls back to the root. The prefix works
+too, ``type='mmsnnet.StitchedViT'``, from every scope: MMEngine then imports this module by its name
+and asks the root's child of the scope ``mmsnnet``, which has nothing of its own and falls back.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from mmengine.registry import (
     Registry,
 )
 
+SCOPE = 'mmsnnet'
+
 
 def _build(
     cfg: Mapping[str, Any], registry: Registry, default_args: Mapping[str, Any] | None = None
@@ -31,6 +35,7 @@ def _build(
     arguments = {**(default_args or {}), **cfg}
     kind = arguments.pop('type', None)
     if isinstance(kind, str):
+        kind = kind.removeprefix(f'{SCOPE}.')
         if kind not in registry.module_dict:
             raise KeyError(
                 f'{kind!r} is not a registered {registry.name}; there are '
@@ -43,7 +48,13 @@ def _build(
 
 
 #: Classes with ``sample(step, rank) -> Stitch``; the space and its FLOPs are default arguments.
-STITCH_SAMPLERS = Registry('stitch sampler', build_func=_build, scope='mmsnnet')
+STITCH_SAMPLERS = Registry('stitch sampler', build_func=_build, scope=SCOPE)
+
+#: Children of the roots, for types with the prefix and for ``default_scope='mmsnnet'``.
+SCOPED = tuple(
+    Registry(root.name, parent=root, scope=SCOPE)
+    for root in (HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, TRANSFORMS)
+)
 
 __all__ = [
     'HOOKS',

@@ -13,6 +13,7 @@ from mmsnnet.models import StitchedViT
 from mmsnnet.registry import STITCH_SAMPLERS
 from mmsnnet.stitching import AnchorSpec, CostTable, StitchSpace
 from tests.builders import tiny_anchor
+from tests.toy_segmentation import run_python
 
 
 @pytest.fixture
@@ -30,6 +31,59 @@ def test_the_backbone_is_found_from_every_scope(scope, name):
         init_default_scope(scope)
         config = dict(type=name, anchors=[tiny_anchor(1, 32)], img_size=64, out_indices=(0,))
         assert isinstance(MODELS.build(config), StitchedViT)
+
+
+@pytest.mark.parametrize('scope', ['mmseg', 'mmdet', 'mmengine', 'mmsnnet'])
+def test_the_backbone_is_found_with_the_prefix_from_every_scope(scope):
+    with DefaultScope.overwrite_default_scope(scope):
+        assert MODELS.get('mmsnnet.StitchedViT') is StitchedViT
+        config = dict(
+            type='mmsnnet.StitchedViT',
+            anchors=[tiny_anchor(1, 32)], img_size=64, out_indices=(0,),
+        )  # fmt: skip
+        assert isinstance(MODELS.build(config), StitchedViT)
+
+
+@pytest.mark.parametrize(
+    ('registry', 'name'),
+    [
+        ('HOOKS', 'StitchInitHook'),
+        ('HOOKS', 'StitchSamplingHook'),
+        ('LOOPS', 'StitchValLoop'),
+        ('LOOPS', 'StitchTestLoop'),
+        ('MODELS', 'SigLoss'),
+        ('OPTIM_WRAPPER_CONSTRUCTORS', 'StitchLayerDecayOptimWrapperConstructor'),
+        ('PARAM_SCHEDULERS', 'GroupOneCycleLR'),
+        ('TRANSFORMS', 'NYUCrop'),
+    ],
+)
+@pytest.mark.parametrize('host', ['mmengine', 'mmseg', 'mmdet'])
+def test_every_kind_is_found_with_the_prefix_by_the_registries_of_every_host(host, registry, name):
+    registries = pytest.importorskip(f'{host}.registry')
+    found = getattr(registries, registry).get(f'mmsnnet.{name}')
+    assert found is not None and found is getattr(mmsnnet.registry, registry).get(name)
+
+
+def test_an_unknown_type_with_the_prefix_is_refused():
+    with pytest.raises((KeyError, RuntimeError), match=r'mmsnnet\.NoSuchViT'):
+        MODELS.build(dict(type='mmsnnet.NoSuchViT'))
+
+
+def test_the_prefix_imports_the_package_by_itself():
+    code = (
+        'import sys\n'
+        'from mmengine.registry import MODELS\n'
+        "sys.stdout.write(MODELS.get('mmsnnet.StitchedViT').__name__)\n"
+    )
+    assert run_python('-c', code).stdout == 'StitchedViT'
+
+
+def test_samplers_take_the_prefix_too(space):
+    sampler = STITCH_SAMPLERS.build(
+        dict(type='mmsnnet.FixedStitchSampler', stitch='S1-L4'),
+        default_args=dict(space=space, flops=CostTable(space, 64).flops),
+    )
+    assert sampler.sample(0).name == 'S1-L4'
 
 
 @pytest.mark.parametrize('scope', ['mmseg', 'mmdet'])

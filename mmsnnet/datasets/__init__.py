@@ -1,4 +1,4 @@
-"""Augmentations, and data that anyone can make: ``datasets.rooms`` renders furnished rooms."""
+"""Augmentations of training data."""
 
 from . import transforms
 

@@ -11,8 +11,6 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 
-from mmsnnet.registry import TRANSFORMS
-
 
 def _within(limits: Sequence[float], share: Any) -> Any:
     """Numbers at shares (0 to 1) of the way between two limits."""
@@ -26,7 +24,6 @@ def _is_range(value: Any) -> bool:
     return all(isinstance(limit, Real) for limit in value) and 0 < value[0] <= value[1] < math.inf
 
 
-@TRANSFORMS.register_module()
 class ColorAug(BaseTransform):
     """Raises pixels to a power and scales them, all channels together and each by itself.
 

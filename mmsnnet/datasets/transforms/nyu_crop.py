@@ -6,13 +6,10 @@ from typing import Any
 
 from mmcv.transforms import BaseTransform
 
-from mmsnnet.registry import TRANSFORMS
-
 #: Rows and columns of a picture of 480 x 640, half-open.
 ROWS, COLUMNS = (45, 472), (43, 608)
 
 
-@TRANSFORMS.register_module()
 class NYUCrop(BaseTransform):
     """Cuts the white frame off picture and depth of NYUv2: rows 45..472, columns 43..608.
 

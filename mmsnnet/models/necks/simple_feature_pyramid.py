@@ -1,11 +1,13 @@
-"""ViTDet's simple feature pyramid: maps at several strides from the one map of a plain ViT."""
+"""ViTDet's simple feature pyramid: maps at several strides from the one map of a plain ViT.
+
+Its layers are mmcv's, which is imported when a pyramid is built: the package does without.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmcv.cnn import ConvModule, build_norm_layer
 from mmengine.model import BaseModule
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -30,6 +32,8 @@ def _resampling(channels: int, scale: float, norm_cfg: Mapping[str, Any]) -> tup
     Returns:
         The layers, and the number of channels behind them.
     """
+    from mmcv.cnn import build_norm_layer
+
     half = channels // 2
     if scale == 4:
         return [
@@ -78,6 +82,8 @@ class SimpleFeaturePyramid(BaseModule):
         norm_cfg: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
+        from mmcv.cnn import ConvModule
+
         super().__init__(init_cfg)
         self.in_channels = _check_count('in_channels', in_channels)
         self.out_channels = _check_count('out_channels', out_channels)
