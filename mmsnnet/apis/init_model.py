@@ -44,8 +44,7 @@ def init_model(
     :class:`~mmsnnet.apis.StitchControl`, such as ``model.set_budget(gflops=120)``.
 
     Args:
-        config: Config, its file, or the name of an installed recipe; its ``default_scope`` names
-            the host.
+        config: Config, its file or a recipe's name; its ``default_scope`` names the host.
         checkpoint: Weights; None leaves the model untrained.
         device: Where it runs.
         cfg_options: Overrides of the config.
