@@ -9,6 +9,9 @@ JOBS ?= 2#                test processes; each computes with one thread
 PYTEST_ARGS ?=#           e.g. -k sampler, or a test file
 DEMO_ARGS ?=#             for tools/demo.py
 BENCH_ARGS ?=#            for each script under tools/benchmark/
+# What test-floors and test-forks replace: the versions to install and the oldest Python for them.
+PINNED ?= requirements/pins.txt
+PYTHON_MIN ?= 3.11
 # For every pip call; quiet unless a terminal can show its progress. pip's own configuration and
 # its variables (PIP_INDEX_URL for a mirror, PIP_PROXY, ...) apply too.
 PIP_ARGS ?= $(shell [ -t 2 ] || echo -qq)
@@ -23,9 +26,11 @@ BASE := $(VENV)/.base-ready
 PINS := $(VENV)/.pins-installed
 READY := $(VENV)/.ready
 CANDIDATES := $(or $(strip $(PYTHON)),python3 python3.11 python3.12 python3.13)
-TORCH_PINS = $(shell grep -E '^(torch|torchvision)==' requirements/pins.txt)
+TORCH_PINS = $(shell grep -E '^(torch|torchvision)==' $(PINNED))
 # Without compiling all modules ahead: Python compiles the fraction that is imported.
 PIP = $(PY) -m pip install --no-compile $(strip $(PIP_ARGS))
+COMMA := ,
+OLDEST = $(subst .,$(COMMA) ,$(PYTHON_MIN))
 SAY = @printf '[setup] %s\n'
 
 # What could lead pip or Python to another environment, or to another user's packages.
@@ -38,12 +43,15 @@ export MPLBACKEND := Agg
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin:$(PATH)
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all lint bench clean clean-env FORCE
+.PHONY: help setup demo test test-all test-core print-core test-floors test-forks lint bench clean \
+    clean-env FORCE
 
 help:
 	@echo 'make demo      set up, then train, stitch and test a small model on rendered rooms'
 	@echo 'make test      set up, then run the tests, except slow ones'
 	@echo 'make test-all  the same with slow ones'
+	@echo 'make test-floors, test-forks  the tests that depend on versions, with the oldest ones and'
+	@echo '               with the maintained forks of OpenMMLab; each in an environment of its own'
 	@echo 'make lint      check the style of the code'
 	@echo 'make bench     measure speed and memory'
 	@echo 'make setup     only set up the private environment $(VENV)'
@@ -63,6 +71,26 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST) --run-slow $(strip $(PYTEST_ARGS))
+
+# What depends on the versions of other packages: all but the commands (test_tools runs each in
+# processes of its own, for minutes), the renderer, and the style of the code and its packaging.
+CORE = $(filter-out tests/test_rooms/ tests/test_tools/,$(wildcard tests/test_*/)) \
+    tests/test_recipes.py tests/test_registry.py
+print-core:
+	@echo $(CORE)
+
+test-core: $(READY)
+	$(PYTEST) $(CORE) $(strip $(PYTEST_ARGS))
+
+test-floors:
+	@$(MAKE) VENV=.venv-floors PINNED=requirements/floors.txt PYTHON_MIN=3.9 \
+	    PYTHON='$(or $(strip $(PYTHON)),python3.9 python3.10 python3.11)' test-core
+
+# OpenMIM too, whose tests are slow: the forks have one of their own.
+test-forks:
+	@$(MAKE) VENV=.venv-forks PINNED=requirements/forks.txt test-core
+	@$(MAKE) VENV=.venv-forks PINNED=requirements/forks.txt PYTEST_ARGS= CORE=tests/test_mim.py \
+	    PYTEST='OMP_NUM_THREADS=1 $$(PY) -m pytest -q --run-slow' test-core
 
 lint: $(READY)
 	$(PY) -m ruff check .
@@ -110,22 +138,22 @@ $(BASE):
 	    echo "error: $(VENV) $$refused, and is left alone;" \
 	        'choose another folder with VENV=...' >&2; exit 1; fi; \
 	for python in $(CANDIDATES) ''; do \
-	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < ($(OLDEST)))' \
 	        2>/dev/null; then break; fi; done; \
 	if [ -z "$$python" ]; then \
-	    echo 'error: no Python of version 3.11 or newer with venv among: $(CANDIDATES);' \
+	    echo 'error: no Python of version $(PYTHON_MIN) or newer with venv among: $(CANDIDATES);' \
 	        'name one with PYTHON=...' >&2; exit 1; fi; \
 	printf '[setup] private environment %s, %s\n' $(VENV) "$$($$python --version)"; \
 	rm -rf $(VENV) && mkdir -p $(VENV) && \
 	    printf '%s\n' '$(CURDIR)' '$(abspath $(VENV))' > $(MARK) && $$python -m venv $(VENV)
 	@printf '%s\n' '$(CURDIR)' > $@
 
-$(PINS): $(BASE) requirements/pins.txt
+$(PINS): $(BASE) $(PINNED)
 	$(SAY) '$(TORCH_PINS) (the largest part: about 5 GB with CUDA)'
-	@$(PIP) $(shell grep '^setuptools==' requirements/pins.txt)
+	@$(PIP) $(shell grep '^setuptools==' $(PINNED))
 	@$(PIP) $(if $(strip $(TORCH_INDEX_URL)),--index-url $(strip $(TORCH_INDEX_URL))) $(TORCH_PINS)
-	$(SAY) 'the other packages of requirements/pins.txt'
-	@$(PIP) -r requirements/pins.txt
+	$(SAY) 'the other packages of $(PINNED)'
+	@$(PIP) -r $(PINNED)
 	@touch $@
 
 $(READY): $(PINS) setup.py mmsnnet/version.py requirements/runtime.txt

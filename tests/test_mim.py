@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from importlib import metadata
 
 import pytest
 import torch
 
+from mmsnnet.compat.fork_packages import installed_name
 from tests.toy_segmentation import losses, run_python, toy_config, toy_runner, write_images
 
 
@@ -17,9 +17,7 @@ def missing() -> str | None:
     if importlib.util.find_spec('mim') is None:
         return 'OpenMIM is not installed'
     for name in ('mmsegmentation', 'mmsnnet'):
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
+        if installed_name(name) is None:
             return f'the metadata of {name} are not installed'
     return None
 
