@@ -47,10 +47,11 @@ def load_http(filename: str, map_location: Any = None, model_dir: str | None = N
     """
     folder = Path(model_dir or os.path.join(torch.hub.get_dir(), 'checkpoints'))
     target = folder / os.path.basename(urlparse(filename).path)
-    if get_rank() == 0 and not target.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(filename, str(target), progress=False)
-    barrier()
+    for turn in (get_rank() == 0, True):  # on further machines behind the first
+        if turn and not target.is_file():
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(filename, str(target), progress=False)
+        barrier()
     return load_local(str(target), map_location)
 
 

@@ -14,10 +14,10 @@ from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint
 
 from mmsnnet.convert import read_checkpoint
-from mmsnnet.engine.head_weights import load_head_weights
 from mmsnnet.models import AnchorConfig, build_anchor
 from mmsnnet.models.anchors.anchor_weights import load_anchor_weights
 from mmsnnet.models.host.head_statistics import HeadStatistics
+from mmsnnet.models.host.head_weights import load_head_weights
 from tests.builders import tiny_anchor, tiny_backbone
 
 
@@ -115,3 +115,16 @@ def test_nothing_in_a_file_from_the_web_runs(file, tmp_path, monkeypatch):
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def test_a_good_checkpoint_of_mmengine_is_still_resumed(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    built = Runner(Toy(), str(tmp_path), experiment_name=f'safe-{os.getpid()}-good')
+    built.message_hub.update_scalar('train/loss', 1.0)
+    built.save_checkpoint(str(tmp_path), 'good.pth', save_optimizer=False,
+                          save_param_scheduler=False)  # fmt: skip
+    with torch.no_grad():
+        built.model.layer.weight.add_(1)
+    wanted = torch.load(tmp_path / 'good.pth', weights_only=True)['state_dict']['layer.weight']
+    built.resume(str(tmp_path / 'good.pth'), resume_optimizer=False, resume_param_scheduler=False)
+    assert torch.equal(built.model.layer.weight, wanted)
