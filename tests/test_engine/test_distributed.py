@@ -36,9 +36,14 @@ from mmengine.runner import Runner
 import mmsnnet
 from mmsnnet.compat import prepare_cpu_launch
 from mmsnnet.models import StitchFit, find_stitched_backbone
+from mmsnnet.models.least_squares import PairedMoments
 
 torch.set_num_threads(1)
 folder, rank = sys.argv[1], os.environ['RANK']
+if rank != '0':
+    def refuse(*_):
+        raise AssertionError('one process solves for all')
+    PairedMoments.solve = refuse
 images = []
 add = StitchFit.add
 StitchFit.add = lambda self, batch: (images.append(batch.clone()), add(self, batch))

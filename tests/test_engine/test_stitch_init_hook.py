@@ -10,9 +10,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner
 
 from mmsnnet.engine import StitchInitHook
+from mmsnnet.engine.calibration_data import calibration_batches
+from mmsnnet.models import StitchFit
 from tests.toy_segmentation import (
     Probe,
     backbone_of,
@@ -323,3 +327,79 @@ def test_without_hooks_training_fits_on_its_first_batch_and_resumes_with_the_nex
         assert torch.equal(
             stitch_weights(backbone_of(resumed))[name], stitch_weights(backbone)[name]
         )
+
+
+# -- batches as training makes them ----------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def mixed(tmp_path_factory):
+    """Six pictures of three sizes, which do not stack."""
+    root = tmp_path_factory.mktemp('mixed')
+    for number, side in enumerate((66, 72, 81)):
+        write_images(root / str(side), train=2, val=1, side=side, seed=number)
+        for path in sorted((root / str(side)).rglob('ADE_*')):
+            other = root / path.relative_to(root / str(side))
+            other.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(other.with_stem(f'{other.stem}_{side}'))
+    return root
+
+
+def whole_images(data, work_dir, **settings):
+    """Config of a training on whole pictures, with a head whose norms take one of them."""
+    head = dict(
+        type='FCNHead', in_channels=32, in_index=1, num_convs=1, concat_input=False, channels=8,
+        num_classes=4, norm_cfg=dict(type='BN'), align_corners=False,
+    )  # fmt: skip
+    config = toy_config(data, work_dir, train_cfg=dict(max_iters=1, val_interval=9), **settings)
+    config.model.decode_head = head
+    config.model.pop('auxiliary_head')
+    config.model.data_preprocessor.size = None
+    config.model.data_preprocessor.size_divisor = 16
+    pipeline = config.train_dataloader.dataset.pipeline
+    config.train_dataloader.dataset.pipeline = [p for p in pipeline if p.type != 'RandomCrop']
+    return config
+
+
+def fitted_batches(runner):
+    """Shapes of the batches of the fit."""
+    shapes = []
+    with pytest.MonkeyPatch.context() as patch:
+        add = StitchFit.add
+        patch.setattr(
+            StitchFit, 'add', lambda fit, x: (shapes.append(tuple(x.shape)), add(fit, x))[1]
+        )
+        runner.train()
+    return shapes
+
+
+def test_pictures_of_unlike_sizes_are_fitted_one_by_one_as_training_takes_them(mixed, tmp_path):
+    config = whole_images(mixed, tmp_path, train_dataloader=dict(batch_size=1))
+    config.custom_hooks[0].num_images = 6
+    shapes = fitted_batches(Runner.from_cfg(config))
+    assert sorted(shapes) == [(1, 3, side, side) for side in (80, 80, 80, 80, 96, 96)]
+    batches = list(calibration_batches(config, 4))
+    assert [len(batch['inputs']) for batch in batches] == [1] * 4
+
+
+@FUNCTIONS.register_module()
+def collate_repeated(samples, times):
+    """Put every picture into a batch several times."""
+    return pseudo_collate([sample for sample in samples for _ in range(times)])
+
+
+def test_the_collate_function_of_training_puts_batches_together(data, tmp_path):
+    loading = dict(batch_size=2, collate_fn=dict(type='collate_repeated', times=3))
+    runner = toy_runner(
+        data, tmp_path, train_dataloader=loading, train_cfg=dict(max_iters=1, val_interval=9)
+    )
+    shapes = fitted_batches(runner)
+    assert [shape[0] for shape in shapes] == [6] * 4  # 8 pictures in batches of 2, thrice
+    (batch,) = calibration_batches(runner.cfg, 3)
+    assert len(batch['inputs']) == 6
+
+
+def test_a_batch_size_of_the_hook_goes_before_that_of_training(data, tmp_path):
+    hooks = [dict(type='StitchInitHook', num_images=8, batch_size=3), SAMPLING]
+    runner = toy_runner(data, tmp_path, custom_hooks=hooks, train_cfg=dict(max_iters=1))
+    assert [shape[0] for shape in fitted_batches(runner)] == [3, 3, 2]
