@@ -62,7 +62,7 @@ def inference_on_noise(
         autocast: Whether to run under autocast of the device.
     """
     backbone = find_stitched_backbone(model)
-    device, channels = backbone.device, backbone.anchor(0).vit.patch_embed.proj.in_channels
+    device, channels = backbone.device, backbone.anchor(0).in_channels
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(batch, channels, *image_size, generator=generator).to(device)
 

@@ -14,7 +14,7 @@ from mmengine.config import ConfigDict
 from mmsnnet.evaluation.latency.inference import current, inference_on_noise
 from mmsnnet.evaluation.latency.measure import CudaClock, WallClock, clock_of
 from mmsnnet.evaluation.latency.memory import CudaMeter, TensorMeter, meter_of
-from tests.segmentors import build_segmentor, setr_head
+from tests.segmentors import build_segmentor, setr_head, tiny_stitched, vit_anchor
 
 OTHER = torch.device('cuda:1')
 
@@ -140,3 +140,15 @@ def test_every_inference_sees_the_same_noise_whatever_the_model_does_to_it():
     infer()
     infer()
     assert torch.equal(*seen) and seen[0].std() > 0.9
+
+
+def test_noise_has_the_channels_that_the_anchors_take():
+    anchors = [vit_anchor(2, 32), vit_anchor(4, 64)]
+    for one in anchors:
+        one['model_kwargs']['in_chans'] = 5
+    backbone = dict(tiny_stitched(), anchors=anchors)
+    model = build_segmentor(setr_head(), backbone=backbone, test_cfg=ConfigDict(mode='whole'))
+    shapes = []
+    model.backbone.register_forward_pre_hook(lambda _, inputs: shapes.append(inputs[0].shape))
+    inference_on_noise(model.eval(), (64, 64))()
+    assert shapes == [(1, 5, 64, 64)]
