@@ -105,14 +105,20 @@ def to_row(one: Any, metric: str) -> dict[str, Any]:
 
 def write_table(rows: list[dict[str, Any]], out: TextIO) -> None:
     """Rows as aligned columns; columns without any value are left out."""
+    from mmsnnet.evaluation.report.quantities import decimals
+
     titles = {'params': 'M params', 'gflops': 'GFLOPs', 'mb': 'MB'}
     keys = [key for key in rows[0] if any(row[key] is not None for row in rows)]
+    numbers = {k: [row[k] for row in rows if isinstance(row[k], (int, float))] for k in keys}
+    digits = {key: max(3, decimals(numbers[key])) for key in keys}
     cells = [[titles.get(key, key) for key in keys]]
     for row in rows:
-        values = [row[key] for key in keys]
-        cells.append(
-            [v if isinstance(v, str) else '-' if v is None else f'{v:.3f}' for v in values]
-        )
+        values = {key: row[key] for key in keys}
+        cells.append([
+            value if isinstance(value, str)
+            else '-' if value is None else f'{value:.{digits[key]}f}'
+            for key, value in values.items()
+        ])  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*cells)]
     for line in cells:
         texts = [

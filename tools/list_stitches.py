@@ -63,20 +63,24 @@ def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     ]
     height, width = costs.image_size
     note = (
-        f'{len(rows)} of {len(costs)} stitches, images of {height} x {width} pixels; neck and '
-        f'head are {costs.constant.flops / 1e9:.3f} GFLOPs and '
-        f'{costs.constant.params / 1e6:.3f} M parameters of each'
+        f'{len(rows)} of {len(costs)} stitches, images of {height} x {width} pixels; of the whole '
+        f'model, of which neck and head are {costs.constant.flops / 1e9:.4g} GFLOPs and '
+        f'{costs.constant.params / 1e6:.4g} M parameters'
     )
     return rows, note
 
 
 def write_table(rows: list[dict[str, Any]], note: str, out: TextIO) -> None:
     """Rows as aligned columns, in units for reading."""
+    from mmsnnet.evaluation.report.quantities import decimals
+
     header = ('id', 'name', 'family', 'GFLOPs', 'M params')
+    gflops = max(3, decimals([row['flops'] / 1e9 for row in rows]))
+    params = max(3, decimals([row['params'] / 1e6 for row in rows]))
     cells = [
         (
             *(str(row['id']), row['name'], row['family']),
-            *(f'{row["flops"] / 1e9:.3f}', f'{row["params"] / 1e6:.3f}'),
+            *(f'{row["flops"] / 1e9:.{gflops}f}', f'{row["params"] / 1e6:.{params}f}'),
         )
         for row in rows
     ]

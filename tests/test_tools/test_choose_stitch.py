@@ -66,7 +66,7 @@ def test_the_table_has_the_columns_that_have_values(folder, latency, capsys):
     assert main([folder, '--knee']) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header.split() == ['name', 'family', 'GFLOPs', 'M', 'params', 'mIoU']
-    assert row.split() == ['S3-L6', 'S-L', '5.000', '0.500', '49.000']
+    assert row.split() == ['S3-L6', 'S-L', '5.000', '0.5000', '49.000']
     assert main([folder, '--knee', '--latency', latency]) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[4:6] == ['95.000', '30.000']
 
@@ -125,3 +125,10 @@ def test_a_line_that_cannot_be_is_one_line_with_its_number(folder, capsys, line,
     assert main([folder]) == 2
     error = capsys.readouterr().err
     assert 'stitches.jsonl, line 6, ' in error and message in error and error.count('\n') == 1
+
+
+def test_the_table_of_tiny_models_tells_their_costs_apart(tmp_path, capsys):
+    records = [record('S6', 0.0151, 40.0), record('S3-L6', 0.0154, 45.0)]
+    assert main([str(write_results(tmp_path / 'tiny', records))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines[1:3]] == ['0.01510', '0.01540']

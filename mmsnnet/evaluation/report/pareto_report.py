@@ -186,7 +186,7 @@ def _front_table(
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD, title_justify='left')
+    table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
     sides = ('right', 'left', 'left', 'right', 'right', 'right', 'left')
     names = ('id', 'stitch', 'family', 'GFLOPs', 'params (M)', metric, 'front')
     for name, side in zip(names, sides):
@@ -239,8 +239,6 @@ def print_table(
     plain = not Console(file=file).is_terminal
     console = Console(file=file, width=200 if plain else None, markup=False, highlight=False)
     table = _front_table([_row(record, metric) for record in shown], metric, front, plain)
-    table.title = (
-        f'{len(front)} of {len(points)} stitches are on the Pareto front '
-        '(GFLOPs and parameters of the whole model)'
-    )
+    console.print(f'{len(front)} of {len(points)} stitches are on the Pareto front; '
+                  'GFLOPs and parameters are of the whole model')  # fmt: skip
     console.print(table)

@@ -38,5 +38,5 @@ def shown_value(value: float | None) -> float | None:
 
 def decimals(values: Sequence[float]) -> int:
     """Return how many decimals show four digits of the greatest value."""
-    greatest = max((abs(value) for value in values), default=0)
+    greatest = max((abs(value) for value in values if math.isfinite(value)), default=0)
     return max(0, 3 - math.floor(math.log10(greatest))) if greatest else 0

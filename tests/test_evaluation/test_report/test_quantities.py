@@ -8,7 +8,7 @@ import random
 import numpy as np
 import pytest
 
-from mmsnnet.evaluation.report.quantities import shown_value
+from mmsnnet.evaluation.report.quantities import decimals, shown_value
 
 
 @pytest.mark.parametrize('places', [0, 2, 4])
@@ -34,3 +34,12 @@ def test_values_of_double_precision_keep_every_digit():
 @pytest.mark.parametrize('value', [None, math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_has_no_value(value):
     assert shown_value(value) is None
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [([363.2, 33.5], 1), ([0.0153, 0.0676], 5), ([51.35], 2), ([12345.0], 0), ([0.0], 0), ([], 0),
+     ([math.nan, 0.5], 4)],
+)  # fmt: skip
+def test_decimals_show_four_digits_of_the_greatest(values, expected):
+    assert decimals(values) == expected
