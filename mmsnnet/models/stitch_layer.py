@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from mmsnnet.stitching.value_checks import check_integer, check_number
+
 
 class StitchLayer(nn.Module):
     """Affine map between two widths, learned as a low-rank update of fitted weights.
@@ -25,18 +27,18 @@ class StitchLayer(nn.Module):
         alpha: The update is scaled by ``alpha / rank``.
 
     Raises:
-        TypeError: If ``rank`` is not an integer.
-        ValueError: If ``rank`` is negative.
+        TypeError: If ``rank`` is not an integer, or ``alpha`` not a number.
+        ValueError: If ``rank`` is negative, or ``alpha`` not positive and finite.
     """
 
     def __init__(
         self, in_features: int, out_features: int, rank: int = 16, alpha: float = 1.0
     ) -> None:
         super().__init__()
-        if isinstance(rank, bool) or not isinstance(rank, int):
-            raise TypeError(f'lora_rank must be an integer, got {rank!r}.')
-        if rank < 0:
+        if check_integer('lora_rank', rank) < 0:
             raise ValueError(f'lora_rank must be 0 (no LoRA) or more, got {rank}.')
+        if check_number('lora_alpha', alpha) <= 0:  # with 0 the update could not learn
+            raise ValueError(f'lora_alpha must be positive, got {alpha}.')
         self.in_features = in_features
         self.out_features = out_features
         self.rank = rank

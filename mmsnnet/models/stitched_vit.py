@@ -27,7 +27,13 @@ from mmsnnet.stitching.sampler import (
 from .anchors.anchor_config import DEFAULT_ANCHORS, AnchorConfig
 from .anchors.anchor_weights import fold_normalization, load_anchor_weights
 from .anchors.build import build_anchors
-from .argument_checks import check_frozen_stages, check_inherited_arguments
+from .argument_checks import (
+    as_taps,
+    check_frozen_stages,
+    check_inherited_arguments,
+    check_size_of_patch,
+    check_types,
+)
 from .checkpoint_checks import check_initialized, prepare_checkpoint
 from .recomputation import TrainingForwards, is_recomputation
 from .stitch_fit import StitchFit
@@ -111,12 +117,14 @@ class StitchedViT(StitchNetwork):
         **inherited: Any,
     ) -> None:
         check_inherited_arguments(inherited)
+        flags = dict(final_norm=final_norm, with_cp=with_cp, output_cls_token=output_cls_token)
+        check_types(drop_path_rate, sampler, **flags)
         size = check_image_size(img_size)
         built, specs = build_anchors(
             anchors, size, drop_path_rate, final_norm, window_size, global_blocks, compile_blocks
         )
-        taps = (out_indices,) if isinstance(out_indices, int) else out_indices
-        space = StitchSpace(specs, taps, scheme, normed_taps=final_norm)
+        space = StitchSpace(specs, as_taps(out_indices), scheme, normed_taps=final_norm)
+        check_size_of_patch(size, space.anchors[-1].patch_size)
         super().__init__(built, space, lora_rank, lora_alpha, with_cp, output_cls_token, init_cfg)
         self.img_size = size
         self.frozen_stages = check_frozen_stages(frozen_stages, space.anchors[-1].depth)

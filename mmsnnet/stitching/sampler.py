@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import math
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
+
+from .value_checks import check_flag, check_integer, check_number
 
 if TYPE_CHECKING:
     from .space import Stitch, StitchSpace
@@ -31,12 +32,14 @@ def _select(space: StitchSpace, wanted: Iterable[str] | None) -> tuple[Stitch, .
     everything = tuple(space)
     if wanted is None:
         return everything
-    chosen = {wanted} if isinstance(wanted, str) else set(wanted)
+    if not isinstance(wanted, Iterable):
+        raise TypeError(f'stitches must be a list of names or families, got {wanted!r}.')
+    chosen = [wanted] if isinstance(wanted, str) else list(wanted)
     if not chosen:
         raise ValueError('stitches is empty: list names or families, or leave it out for all.')
     families = list(dict.fromkeys(stitch.family for stitch in everything))
     names = [stitch.name for stitch in everything]
-    for entry in sorted(chosen.difference(families, names), key=str):
+    for entry in sorted((one for one in chosen if one not in (*families, *names)), key=str):
         close = difflib.get_close_matches(str(entry), [*families, *names], n=3, cutoff=0.4)
         raise ValueError(
             f'stitches lists {entry!r}, which is neither a family ({", ".join(families)}) nor one '
@@ -57,6 +60,7 @@ class StitchSampler(ABC):
         stitches: Names (``'S12'``) or families (``'S-L'``) to draw from; None means all.
 
     Raises:
+        TypeError: If an argument is of another type.
         ValueError: If an entry of ``stitches`` is unknown, or a stitch has no FLOPs.
     """
 
@@ -68,8 +72,8 @@ class StitchSampler(ABC):
         per_rank: bool = False,
         stitches: Iterable[str] | None = None,
     ) -> None:
-        self.seed = operator.index(seed)  # TypeError unless an integer
-        self.per_rank = per_rank
+        self.seed = check_integer('seed', seed)
+        self.per_rank = check_flag('per_rank', per_rank)
         self.stitches = _select(space, stitches)
         missing = [stitch.name for stitch in self.stitches if stitch.name not in flops]
         if missing:
@@ -149,11 +153,11 @@ class CostBinStitchSampler(StitchSampler):
         if bin_width is not None and relative_bin_width is not None:
             raise ValueError('Give bin_width (GFLOPs) or relative_bin_width, not both.')
         if relative_bin_width is None:
-            gflops = 10.0 if bin_width is None else bin_width
-            if not (gflops > 0 and math.isfinite(gflops)):
+            gflops = 10.0 if bin_width is None else check_number('bin_width', bin_width)
+            if gflops <= 0:
                 raise ValueError(f'bin_width must be a positive number of GFLOPs, got {gflops!r}.')
             width = gflops * 1e9
-        elif 0 < relative_bin_width <= 1:
+        elif 0 < check_number('relative_bin_width', relative_bin_width) <= 1:
             width = relative_bin_width * (max(self._flops.values()) - min(self._flops.values()))
         else:
             raise ValueError(f'relative_bin_width must lie in (0, 1], got {relative_bin_width!r}.')
@@ -199,7 +203,7 @@ class SandwichStitchSampler(StitchSampler):
         self, space: StitchSpace, flops: Mapping[str, int], num_random: int = 2, **common: object
     ) -> None:
         super().__init__(space, flops, **common)
-        if not isinstance(num_random, int) or num_random < 0:
+        if isinstance(num_random, bool) or not isinstance(num_random, int) or num_random < 0:
             raise ValueError(f'num_random must be an integer of 0 or more, got {num_random!r}.')
         self.num_random = num_random
         ranked = self._by_cost()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from mmengine import ConfigDict
 from mmengine.registry import MODELS, init_default_scope
@@ -60,6 +62,13 @@ def make(**settings) -> StitchedViT:
         (dict(lora_rank=-1), r'lora_rank must be 0 \(no LoRA\) or more'),
         (dict(frozen_stages=7), 'frozen_stages=7 is not possible'),
         (dict(img_size=0), 'image size must be positive'),
+        (dict(img_size=7), r'img_size=\(7, 7\) is smaller than a patch of the anchors, 8 x 8'),
+        (dict(img_size=(64, 5)), r'img_size=\(64, 5\) is smaller than a patch'),
+        (dict(lora_alpha=math.nan), 'lora_alpha must be a finite number, got nan'),
+        (dict(lora_alpha=math.inf), 'lora_alpha must be a finite number, got inf'),
+        (dict(lora_alpha=-1), 'lora_alpha must be positive, got -1'),
+        (dict(lora_alpha=0), 'lora_alpha must be positive, got 0'),
+        (dict(drop_path_rate=math.nan), 'drop_path_rate=nan is not possible'),
         (dict(pretrained='weights.pth'), r"pretrained='weights\.pth' .* model\.pretrained=None"),
     ],
 )
@@ -79,6 +88,23 @@ def test_values_that_are_not_possible_are_refused_in_one_line(settings, message)
         (dict(anchors=None), 'anchors must be a list of timm names or dicts, got None'),
         (dict(lora_rank=1.5), r'lora_rank must be an integer, got 1\.5'),
         (dict(scheme=3), 'scheme must be a name or a dict, got int'),
+        (dict(lora_rank=True), 'lora_rank must be an integer, got True'),
+        (dict(lora_alpha='1'), "lora_alpha must be a number, got '1'"),
+        (dict(frozen_stages=1.5), r'frozen_stages must be an integer, got 1\.5'),
+        (dict(frozen_stages=True), 'frozen_stages must be an integer, got True'),
+        (dict(frozen_stages='all'), "frozen_stages must be an integer, got 'all'"),
+        (dict(with_cp='x'), "with_cp must be True or False, got 'x'"),
+        (dict(output_cls_token=1), 'output_cls_token must be True or False, got 1'),
+        (dict(final_norm='x'), "final_norm must be True or False, got 'x'"),
+        (dict(drop_path_rate='0.1'), "drop_path_rate must be a number .* got '0.1'"),
+        (dict(drop_path_rate=False), 'drop_path_rate must be a number .* got False'),
+        (dict(out_indices=None), 'out_indices must be integers, .* got None'),
+        (dict(out_indices=1.5), r'out_indices must be integers, .* got 1\.5'),
+        (dict(out_indices='5'), "out_indices must be integers, .* got '5'"),
+        (dict(out_indices=(1, True)), 'out_indices must be integers, got True'),
+        (dict(stitch=1.5), r'given by name or id, got 1\.5'),
+        (dict(sampler='UniformStitchSampler'), "must be None or a dict with type.*got 'Uniform"),
+        (dict(sampler=dict(seed=1)), r"must be None or a dict with type.*got \{'seed': 1\}"),
     ],
 )
 def test_values_of_another_type_are_refused_in_one_line(settings, message):
@@ -121,7 +147,7 @@ def test_labels_of_the_config_name_the_stitches():
     assert set(backbone.anchors) == {'Ti', 'Big'}
 
 
-@pytest.mark.parametrize('rate', [-0.1, 1.0, 1.5])
+@pytest.mark.parametrize('rate', [-0.1, 1.0, 1.5, math.inf])
 def test_a_rate_of_stochastic_depth_outside_of_0_to_1_is_refused(rate):
     with pytest.raises(ValueError, match=rf'drop_path_rate={rate} is not possible'):
         tiny_backbone(drop_path_rate=rate)

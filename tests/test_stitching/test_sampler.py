@@ -8,6 +8,7 @@ import subprocess
 import sys
 import timeit
 from collections import Counter, namedtuple
+from pathlib import Path
 
 import pytest
 
@@ -105,9 +106,9 @@ def test_the_draws_of_a_seed_are_pinned_for_good():
 
 def test_another_process_with_another_hash_seed_draws_the_same():
     code = (
-        'import importlib.util, sys, collections\n'
-        f'spec = importlib.util.spec_from_file_location("s", {sampler_module.__file__!r})\n'
-        'module = importlib.util.module_from_spec(spec); spec.loader.exec_module(module)\n'
+        'import collections, sys\n'
+        f'sys.path.insert(0, {str(Path(sampler_module.__file__).parents[1])!r})\n'
+        'from stitching import sampler as module\n'
         'T = collections.namedtuple("T", "id name family")\n'
         'space = [T(i, str(i), "A") for i in range(24)]\n'
         'sampler = module.UniformStitchSampler(space, {t.name: t.id for t in space}, seed=8)\n'
@@ -168,7 +169,7 @@ def test_a_sandwich_of_one_stitch_is_that_stitch():
     assert set(names(sampler, range(8))) == {'S12'}
 
 
-@pytest.mark.parametrize('num_random', [-1, 1.5])
+@pytest.mark.parametrize('num_random', [-1, 1.5, True])
 def test_a_wrong_number_of_random_draws_is_refused(num_random):
     with pytest.raises(ValueError, match=f'0 or more, got {num_random}'):
         SandwichStitchSampler(SPACE, FLOPS, num_random=num_random)
@@ -202,7 +203,7 @@ def test_costs_are_needed_for_listed_stitches_only():
         UniformStitchSampler(SPACE, only)
 
 
-@pytest.mark.parametrize('entry', ['S5-L15', 'S5L14', 'M', 7])
+@pytest.mark.parametrize('entry', ['S5-L15', 'S5L14', 'M', 7, ['S12']])
 def test_an_unknown_entry_is_named_with_what_is_allowed(entry):
     with pytest.raises(ValueError) as error:
         UniformStitchSampler(SPACE, FLOPS, stitches=['S12', entry])
@@ -229,3 +230,32 @@ def test_a_draw_takes_less_than_30_microseconds():
     sampler = CostBinStitchSampler(SPACE, FLOPS)
     best = min(timeit.repeat(lambda: sampler.sample(12_345), number=200, repeat=10)) / 200
     assert best < 30e-6
+
+
+@pytest.mark.parametrize(
+    ('kind', 'settings', 'message'),
+    [
+        (UniformStitchSampler, dict(seed='x'), "seed must be an integer, got 'x'"),
+        (UniformStitchSampler, dict(seed=1.0), r'seed must be an integer, got 1\.0'),
+        (FixedStitchSampler, dict(stitch='S12', seed=True), 'seed must be an integer, got True'),
+        (UniformStitchSampler, dict(per_rank='no'), "per_rank must be True or False, got 'no'"),
+        (UniformStitchSampler, dict(stitches=5), 'stitches must be a list of names .* got 5'),
+        (CostBinStitchSampler, dict(bin_width='10'), "bin_width must be a number, got '10'"),
+        (CostBinStitchSampler, dict(bin_width=True), 'bin_width must be a number, got True'),
+        (CostBinStitchSampler, dict(relative_bin_width='x'), 'relative_bin_width must be a number'),
+    ],
+)
+def test_values_of_another_type_are_refused_by_their_name(kind, settings, message):
+    with pytest.raises(TypeError, match=message) as raised:
+        kind(SPACE, FLOPS, **settings)
+    assert '\n' not in str(raised.value)
+
+
+def test_a_generator_of_names_is_read_once():
+    sampler = UniformStitchSampler(SPACE, FLOPS, stitches=(name for name in ('S12', 'L24')))
+    assert [stitch.name for stitch in sampler.stitches] == ['S12', 'L24']
+
+
+def test_negative_seeds_are_seeds():
+    one, other = (UniformStitchSampler(SPACE, FLOPS, seed=seed) for seed in (-3, 3))
+    assert [one.sample(step) for step in range(8)] != [other.sample(step) for step in range(8)]
