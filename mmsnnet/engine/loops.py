@@ -179,8 +179,8 @@ class StitchLoop:
         results: dict[str, list[BatchResults]] = {stitch.name: [] for stitch in stitches}
         with self.together(stitches, self.max_memory) as one_pass:
             for index, batch in enumerate(self.dataloader):
-                for name, noted in one_pass.run_batch(index, batch).items():
-                    results[name].append(noted)
+                for name, of_batch in one_pass.run_batch(index, batch).items():
+                    results[name].append(of_batch)
         for stitch in stitches:
             yield stitch, self.evaluate(stitch, results.pop(stitch.name))
 
@@ -192,20 +192,20 @@ class StitchLoop:
         with OnePass(self, stitches, max_memory).activate() as one_pass:
             yield one_pass
 
-    def evaluate(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:
-        """Metrics of a stitch from what the evaluator's metrics noted for batches.
+    def evaluate(self, stitch: Stitch, results: Iterable[BatchResults]) -> dict[str, float]:
+        """Metrics of a stitch from the results that the evaluator's metrics took down of batches.
 
         In several processes each gives its own batches, and all get the metrics.
         """
         with self.scoring.backbone.use_stitch(stitch), self._written_apart():
-            return evaluate(self.evaluator, noted, len(self.dataloader.dataset))
+            return evaluate(self.evaluator, results, len(self.dataloader.dataset))
 
-    def evaluate_alone(self, stitch: Stitch, noted: Iterable[BatchResults]) -> dict[str, float]:
-        """Metrics of a stitch where one process holds what was noted for all batches."""
+    def evaluate_alone(self, stitch: Stitch, results: Iterable[BatchResults]) -> dict[str, float]:
+        """Metrics of a stitch where one process has the results of all batches."""
         if get_world_size() == 1:
-            return self.evaluate(stitch, noted)
+            return self.evaluate(stitch, results)
         with self.scoring.backbone.use_stitch(stitch), self._written_apart():
-            return evaluate_alone(self.evaluator, noted)
+            return evaluate_alone(self.evaluator, results)
 
     def run_stitch(self, stitch: Stitch) -> dict[str, float]:
         """Metrics of one stitch over the whole data set, in a pass of its own."""

@@ -19,7 +19,7 @@ from .shared_preprocessing import SharedPreprocessing
 #: stitch would write anew, or that put videos together from frames.
 _APART = ('CityscapesMetric', 'CityScapesMetric', 'CocoPanopticMetric', 'BaseVideoMetric')
 
-#: What each metric of an evaluator noted for one batch.
+#: Results of each metric of an evaluator for one batch.
 BatchResults = list[list[Any]]
 
 
@@ -43,25 +43,25 @@ def reason_against(evaluator: Evaluator) -> str | None:
     return None
 
 
-def evaluate(evaluator: Evaluator, noted: Iterable[BatchResults], size: int) -> dict[str, float]:
-    """Metrics from what was noted for batches; in several processes each gives its own batches.
+def evaluate(evaluator: Evaluator, results: Iterable[BatchResults], size: int) -> dict[str, float]:
+    """Metrics from results of batches; in several processes each gives its own batches.
 
     Args:
-        evaluator: The evaluator that noted it.
-        noted: Batch by batch, as :meth:`OnePass.run_batch` returns it.
+        evaluator: The evaluator that gave them.
+        results: Batch by batch, as :meth:`OnePass.run_batch` returns it.
         size: Images of the whole data set.
     """
-    with _restored(evaluator, noted):
+    with _restored(evaluator, results):
         return evaluator.evaluate(size)
 
 
-def evaluate_alone(evaluator: Evaluator, noted: Iterable[BatchResults]) -> dict[str, float]:
-    """Metrics where one of several processes holds what was noted for all batches.
+def evaluate_alone(evaluator: Evaluator, results: Iterable[BatchResults]) -> dict[str, float]:
+    """Metrics where one of several processes has the results of all batches.
 
     MMEngine's own evaluation would wait for the others to send theirs.
     """
     metrics = {}
-    with _restored(evaluator, noted):
+    with _restored(evaluator, results):
         for metric in evaluator.metrics:
             prefix = f'{metric.prefix}/' if metric.prefix else ''
             scores = metric.compute_metrics(list(metric.results))
@@ -70,9 +70,9 @@ def evaluate_alone(evaluator: Evaluator, noted: Iterable[BatchResults]) -> dict[
 
 
 @contextmanager
-def _restored(evaluator: Evaluator, noted: Iterable[BatchResults]) -> Iterator[None]:
-    """Put what was noted back into the metrics, for the length of a ``with`` block."""
-    for batch in noted:
+def _restored(evaluator: Evaluator, batches: Iterable[BatchResults]) -> Iterator[None]:
+    """Put results of batches back into the metrics, for the length of a ``with`` block."""
+    for batch in batches:
         for metric, results in zip(evaluator.metrics, batch):
             metric.results.extend(results)
     try:
@@ -90,7 +90,7 @@ class OnePass:
     order (see :class:`~mmsnnet.models.prefix_cache.PrefixCache`). Each runs the loop's own
     ``run_iter``: its hooks of iterations fire once per batch and stitch, its model is called as
     ever, so inference in windows, test-time augmentation, necks and heads are the model's own.
-    The evaluator's metrics take turns: what they noted is taken out after each stitch.
+    The evaluator's metrics take turns: their results are taken out after each stitch.
 
     Args:
         loop: A loop of validation or test.
@@ -128,7 +128,7 @@ class OnePass:
             batch: As the data loader yields it.
 
         Returns:
-            By name of the stitch, for each metric of the evaluator, what it noted.
+            By name of the stitch, for each metric of the evaluator, its results.
         """
         results = {}
         try:

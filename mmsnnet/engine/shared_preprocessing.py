@@ -10,7 +10,7 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor, nn
 
 
-class _Kept(NamedTuple):
+class _Cached(NamedTuple):
     """Outcome of a preprocessor for one batch, or one augmented copy of it."""
 
     batch: Mapping[str, Any]
@@ -39,54 +39,57 @@ class SharedPreprocessing:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parts = [m for m in model.modules() if isinstance(m, BaseDataPreprocessor)]
-        self._kept: list[_Kept] = []
+        self._preprocessors = [m for m in model.modules() if isinstance(m, BaseDataPreprocessor)]
+        self._cached: list[_Cached] = []
 
     @contextmanager
     def activate(self) -> Iterator[SharedPreprocessing]:
         """Keep and reuse for the length of a ``with`` block."""
-        for part in self._parts:
-            part.forward = self._remembering(part, part.forward)
+        for preprocessor in self._preprocessors:
+            preprocessor.forward = self._caching(preprocessor, preprocessor.forward)
         try:
             yield self
         finally:
-            for part in self._parts:
-                del part.forward
+            for preprocessor in self._preprocessors:
+                del preprocessor.forward
             self.forget()
 
     def forget(self) -> None:
         """Let go of the batch."""
-        self._kept = []
+        self._cached = []
 
-    def _remembering(
-        self, part: BaseDataPreprocessor, forward: Callable[..., Any]
+    def _caching(
+        self, preprocessor: BaseDataPreprocessor, forward: Callable[..., Any]
     ) -> Callable[..., Any]:
-        def remembered(data: Any, training: bool = False) -> Any:
+        def cached_forward(data: Any, training: bool = False) -> Any:
             if training or not isinstance(data, Mapping) or 'inputs' not in data:
                 return forward(data, training)
-            kept = self._find(data)
-            if kept is not None:
-                return dict(inputs=kept.inputs, data_samples=part.cast_data(kept.samples))
+            cached = self._find(data)
+            if cached is not None:
+                samples = preprocessor.cast_data(cached.samples)
+                return dict(inputs=cached.inputs, data_samples=samples)
             result = forward(data, training)
-            self._keep(part, data, result)
+            self._store(preprocessor, data, result)
             return result
 
-        return remembered
+        return cached_forward
 
-    def _find(self, data: Mapping[str, Any]) -> _Kept | None:
-        for kept in self._kept:
-            same = len(data) == len(kept.batch) and all(
-                key in kept.batch and data[key] is kept.batch[key] for key in data
+    def _find(self, data: Mapping[str, Any]) -> _Cached | None:
+        for cached in self._cached:
+            same = len(data) == len(cached.batch) and all(
+                key in cached.batch and data[key] is cached.batch[key] for key in data
             )
-            if same and _versions(kept.inputs) == kept.versions:
-                return kept
+            if same and _versions(cached.inputs) == cached.versions:
+                return cached
         return None
 
-    def _keep(self, part: BaseDataPreprocessor, data: Mapping[str, Any], result: Any) -> None:
+    def _store(
+        self, preprocessor: BaseDataPreprocessor, data: Mapping[str, Any], result: Any
+    ) -> None:
         if not isinstance(result, dict) or set(result) != {'inputs', 'data_samples'}:
             return
         versions = _versions(result['inputs'])
         if versions is not None:
             # The model writes its predictions into the samples it is given.
-            samples = part.cast_data(result['data_samples'])
-            self._kept.append(_Kept(dict(data), result['inputs'], versions, samples))
+            samples = preprocessor.cast_data(result['data_samples'])
+            self._cached.append(_Cached(dict(data), result['inputs'], versions, samples))
