@@ -1,0 +1,266 @@
+"""An exported model at run time: numpy in, numpy out, and a choice of stitches."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmsnnet.results.candidate import Candidate
+from mmsnnet.results.chooser import Chooser
+
+from .backends import Backend, open_file
+from .metadata import ModelMetadata, StitchEntry
+
+
+@dataclass(frozen=True)
+class MeasuredLatency:
+    """How long a stitch of the file took on this device.
+
+    Attributes:
+        median_ms: Median milliseconds of a batch.
+        p90_ms: 90 % of the batches took at most this.
+        images_per_second: Throughput over the whole measurement, batches back to back.
+        batch: Images in a batch.
+    """
+
+    median_ms: float
+    p90_ms: float
+    images_per_second: float
+    batch: int = 1
+
+
+class StitchSession:
+    """A file of ``tools/export_stitch.py``, loaded to be run without torch.
+
+    Args:
+        file: ONNX file, or .xml file of OpenVINO.
+        stitch: What runs at first; None is the costliest of the file.
+        threads: Threads to compute with; None leaves it to the library.
+        providers: onnxruntime's execution providers, or OpenVINO's device.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ImportError: If onnxruntime or OpenVINO is not installed.
+        ValueError: If the file is none that mmsnnet exported, or has no such stitch.
+
+    Attributes:
+        metadata: What the file says of itself.
+        latency: Result of :meth:`measure` by name of the stitch; empty before.
+    """
+
+    def __init__(
+        self,
+        file: str | os.PathLike[str],
+        *,
+        stitch: str | None = None,
+        threads: int | None = None,
+        providers: Sequence[str] | None = None,
+    ) -> None:
+        self._backend: Backend = open_file(file, threads, providers)
+        self.metadata: ModelMetadata = self._backend.metadata
+        self._entries = {entry.name: entry for entry in self.metadata.stitches}
+        self._index = {name: number for number, name in enumerate(self._entries)}
+        self.latency: dict[str, MeasuredLatency] = {}
+        self._stitch = max(self._entries.values(), key=lambda entry: entry.flops).name
+        if stitch is not None:
+            self.set_stitch(stitch)
+
+    @property
+    def stitches(self) -> tuple[str, ...]:
+        """Names of the file's stitches; the position of each is its number in the graph."""
+        return tuple(self._entries)
+
+    @property
+    def stitch(self) -> str:
+        """Name of the active stitch."""
+        return self._stitch
+
+    def set_stitch(self, stitch: str) -> StitchEntry:
+        """Run a stitch from now on; it takes effect with the next call, at no cost.
+
+        Raises:
+            ValueError: If the file has no such stitch; the active one stays.
+        """
+        if stitch not in self._entries:
+            names = ', '.join(self.stitches[:8]) + (', ...' if len(self.stitches) > 8 else '')
+            raise ValueError(
+                f'This file has no stitch {stitch!r}; it has {len(self._entries)}: {names}.'
+            )
+        self._stitch = stitch
+        return self._entries[stitch]
+
+    def set_budget(
+        self,
+        gflops: float | None = None,
+        ms: float | None = None,
+        params: float | None = None,
+    ) -> StitchEntry:
+        """Run the best stitch that keeps a budget from now on.
+
+        Without metrics in the file it is the one of most FLOPs within the budget.
+
+        Args:
+            gflops: Most GFLOPs of the whole model for one image.
+            ms: Most milliseconds, as :meth:`measure` found on this device.
+            params: Most parameters, in millions.
+
+        Raises:
+            ValueError: If no stitch keeps it, or nothing was measured; the active stitch stays.
+        """
+        if ms is not None and not self.latency:
+            raise ValueError('A budget in ms needs the latency here: call measure() first.')
+        return self.set_stitch(self.chooser().within(gflops=gflops, ms=ms, params=params).name)
+
+    def chooser(self) -> Chooser:
+        """All that is known of the stitches: costs, metrics, and latency once measured."""
+        metric = self.metadata.metric
+        candidates = [
+            Candidate(
+                entry.name,
+                entry.family,
+                entry.flops,
+                entry.params,
+                _number(entry.metrics.get(metric)),
+                self.latency[entry.name].median_ms if entry.name in self.latency else None,
+                metrics=entry.metrics,
+            )
+            for entry in self.metadata.stitches
+            if not self.latency or entry.name in self.latency
+        ]
+        scored = metric is not None and any(one.quality == one.quality for one in candidates)
+        return Chooser(candidates, metric if scored else None, self.metadata.rule)
+
+    def qualities(self) -> dict[str, float] | None:
+        """Metric of each stitch with its sign such that more is better; None without metrics."""
+        metric, sign = self.metadata.metric, 1 if self.metadata.rule == 'greater' else -1
+        found = {
+            name: sign * _number(entry.metrics.get(metric))
+            for name, entry in self._entries.items()
+            if metric is not None
+        }
+        return found if any(value == value for value in found.values()) else None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Run the active stitch.
+
+        Args:
+            images: Batch of pictures, uint8 (B, H, W, C) in the metadata's channel order, or one
+                (H, W, C); or float32 (B, C, H, W), normalised already. Sizes must be the file's
+                unless it takes any.
+
+        Returns:
+            The output, or a tuple of all where the file has several.
+
+        Raises:
+            TypeError: If images are no array of one of these types.
+            ValueError: If their shape does not fit.
+        """
+        feed = {'images': self._prepare(images)}
+        if 'stitch' in self._backend.inputs:
+            feed['stitch'] = np.array(self._index[self._stitch], dtype=np.int64)
+        outputs = self._backend.run(feed)
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+    def _prepare(self, images: np.ndarray) -> np.ndarray:
+        """Images as the graph takes them."""
+        if not isinstance(images, np.ndarray) or images.dtype not in (np.uint8, np.float32):
+            kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
+            raise TypeError(f'images must be an array of uint8 or float32, got {kind}.')
+        if images.dtype == np.uint8:
+            images = images[None] if images.ndim == 3 else images
+            if images.ndim != 4 or images.shape[-1] != len(self.metadata.mean):
+                raise ValueError(
+                    f'Pictures must be (B, H, W, {len(self.metadata.mean)}), got {images.shape}.'
+                )
+            if self.metadata.preprocessing:
+                return np.ascontiguousarray(images)
+            mean = np.asarray(self.metadata.mean, np.float32)
+            std = np.asarray(self.metadata.std, np.float32)
+            images = ((images.astype(np.float32) - mean) / std).transpose(0, 3, 1, 2)
+        elif self.metadata.preprocessing:
+            raise TypeError('This file normalises by itself: give pictures of uint8 (B, H, W, C).')
+        return np.ascontiguousarray(self._checked(images))
+
+    def _checked(self, images: np.ndarray) -> np.ndarray:
+        channels, size = len(self.metadata.mean), tuple(self.metadata.image_size)
+        wanted = f'(B, {channels}, {size[0]}, {size[1]})'
+        if images.ndim != 4 or images.shape[1] != channels or 0 in images.shape:
+            raise ValueError(f'Images must be {wanted}, got {images.shape}.')
+        if images.shape[2:] != size and not self.metadata.dynamic_size:
+            raise ValueError(
+                f'This file takes images of {size[0]} x {size[1]} pixels, got '
+                f'{images.shape[2]} x {images.shape[3]}: resize them, or export with '
+                '--dynamic-size or --with-preprocessing.'
+            )
+        return images
+
+    def measure(
+        self,
+        stitches: Iterable[str] | None = None,
+        *,
+        batch: int = 1,
+        repeats: int = 20,
+        warmup: int = 3,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> Mapping[str, MeasuredLatency]:
+        """Measure stitches of this very file on this device, batches back to back.
+
+        Afterwards ``set_budget(ms=...)`` chooses among what was measured. The active stitch stays.
+
+        Args:
+            stitches: Names; None takes all of the file.
+            batch: Images in a batch.
+            repeats: Batches that are timed for each stitch. For a sustained load take as many as
+                fill a minute: devices slow down when they get warm.
+            warmup: Batches before that.
+            clock: Seconds.
+
+        Returns:
+            Latency by name, also kept in :attr:`latency`.
+
+        Raises:
+            ValueError: If a number is not possible or there is no such stitch.
+        """
+        for name, value, least in (('batch', batch, 1), ('repeats', repeats, 1)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f'{name}={value!r} must be {least} or more.')
+        images = self._noise(batch)
+        active, found = self._stitch, {}
+        try:
+            for name in self.stitches if stitches is None else tuple(stitches):
+                self.set_stitch(name)
+                for _ in range(warmup):
+                    self(images)
+                times = [clock()]
+                for _ in range(repeats):
+                    self(images)
+                    times.append(clock())
+                found[name] = _summary(np.diff(times), batch)
+        finally:
+            self._stitch = active
+        self.latency.update(found)
+        return found
+
+    def _noise(self, batch: int) -> np.ndarray:
+        """Pictures of noise, of the size that the file was exported for."""
+        shape = (batch, *self.metadata.image_size, len(self.metadata.mean))
+        return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _summary(seconds: np.ndarray, batch: int) -> MeasuredLatency:
+    total = float(seconds.sum())
+    return MeasuredLatency(
+        median_ms=1000 * float(np.median(seconds)),
+        p90_ms=1000 * float(np.quantile(seconds, 0.9)),
+        images_per_second=len(seconds) * batch / total if total > 0 else math.inf,
+        batch=batch,
+    )
