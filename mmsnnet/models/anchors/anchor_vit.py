@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Collection, Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -144,6 +144,29 @@ class AnchorViT(nn.Module, ABC):
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Parameters outside the blocks that each of the blocks needs."""
         return iter(())
+
+    def keep_only(self, blocks: Collection[int], embedding: bool, norm: bool) -> None:
+        """Drop the weights that a route does not run; what is kept goes by the same names.
+
+        Args:
+            blocks: Numbers of the blocks to keep; each other one becomes an Identity.
+            embedding: Whether to keep what turns images into tokens.
+            norm: Whether to keep the final norm.
+        """
+        vit = self.vit
+        for index in range(len(vit.blocks)):
+            if index not in blocks:
+                vit.blocks[index] = nn.Identity()
+        if not norm:
+            vit.norm = nn.Identity()
+        if not embedding:
+            # The module itself stays: it knows the grid, which relative positions ask for.
+            vit.patch_embed.proj = vit.patch_embed.norm = nn.Identity()
+            if hasattr(vit, 'norm_pre'):
+                vit.norm_pre = nn.Identity()
+            for name in ('cls_token', 'reg_token', 'dist_token', 'pos_embed'):
+                if getattr(vit, name, None) is not None:
+                    setattr(vit, name, None)
 
     @abstractmethod
     def convert(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

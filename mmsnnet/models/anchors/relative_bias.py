@@ -65,7 +65,7 @@ class RelativeBiasAnchor(AnchorViT):
         if tuple(grid) == own:
             bias = RelativeBias(None if shared is None else shared(), None)
         else:
-            layout = TableLayout.between(own, tuple(grid), self.vit.cls_token.device)
+            layout = TableLayout.between(own, tuple(grid), next(self.parameters()).device)
             table = None if shared is None else shared.relative_position_bias_table
             bias = RelativeBias(None if table is None else layout.bias(table), layout)
         return BlockContext(grid, bias)
