@@ -1,0 +1,1 @@
+"""A stitch outside of the laboratory: extraction, export and what checks them."""

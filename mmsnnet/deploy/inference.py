@@ -1,0 +1,132 @@
+"""What an inference of a model computes, as a module of tensors alone that can be exported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models.host.head_statistics import (
+    attached_statistics,
+    detach_statistics,
+    head_norms,
+)
+from mmsnnet.models.host.lookup import without_augmentation
+
+from .switched import StitchChoice, SwitchedBackbone, switch_norms
+
+
+def task_of(model: nn.Module) -> str:
+    """'segmentation', 'depth', or 'features' where no head can be exported whole."""
+    if any(kind.__name__ == 'DepthEstimator' for kind in type(model).__mro__):
+        return 'depth'
+    return 'features' if getattr(model, 'decode_head', None) is None else 'segmentation'
+
+
+def output_names(model: nn.Module, num_features: int) -> tuple[str, ...]:
+    """Names of the outputs of :func:`run_heads`."""
+    task = task_of(model)
+    if task == 'features':
+        return tuple(f'feature_{number}' for number in range(num_features))
+    return ('logits',) if task == 'segmentation' else ('depth',)
+
+
+def run_heads(model: nn.Module, features: Sequence[Any], size: tuple[int, int]) -> Any:
+    """What neck and head make of the features of the backbone, by the host's own code.
+
+    Args:
+        model: Segmentor, depth estimator or detector.
+        features: Output of the backbone.
+        size: (height, width) of the images in pixels.
+
+    Returns:
+        Logits (B, classes, H, W) or depth (B, 1, H, W) at the size of the images; of a detector
+        the maps of its neck.
+    """
+    if getattr(model, 'neck', None) is not None:
+        features = model.neck(features)
+    task, head = task_of(model), getattr(model, 'decode_head', None)
+    if task == 'features':
+        return tuple(features)
+    metas = [dict(img_shape=size, pad_shape=size)]
+    if not isinstance(head, nn.ModuleList):
+        return head.predict(features, metas, model.test_cfg)
+    out = head[0].forward(features)
+    for stage in head[1:-1]:
+        out = stage.forward(features, out)
+    return head[-1].predict(features, out, metas, model.test_cfg)
+
+
+class FixedInference(nn.Module):
+    """Inference of a model that runs one stitch: images in, outputs of its head out.
+
+    Args:
+        model: Model in eval mode, extracted or with its stitch chosen.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Any:
+        """Outputs of :func:`run_heads` for normalised images (B, C, H, W)."""
+        return run_heads(self.model, self.model.backbone(images), tuple(images.shape[-2:]))
+
+
+class SwitchedInference(nn.Module):
+    """Inference of a model under whichever stitch is asked for.
+
+    Args:
+        model: Stitched model in eval mode; it is left as it is.
+        stitches: Names of the stitches; the position of each is its number.
+        image_size: (height, width) of the images in pixels.
+
+    Attributes:
+        names: Names of the stitches.
+    """
+
+    def __init__(
+        self, model: nn.Module, stitches: Sequence[str], image_size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        model = without_augmentation(model)
+        backbone = find_stitched_backbone(model)
+        self.backbone = SwitchedBackbone(backbone, stitches, image_size)
+        self.names = self.backbone.names
+        statistics, names = attached_statistics(model), list(head_norms(model))
+        self.model = _copy_of_heads(model)
+        self._choice = StitchChoice()
+        if statistics is not None:
+            norms = {name: self.model.get_submodule(name) for name in names}
+            self._choice = switch_norms(self.model, norms, statistics, self.names)
+
+    def forward(self, images: Tensor, stitch: Tensor) -> Any:
+        """Outputs of :func:`run_heads`.
+
+        Args:
+            images: Normalised images (B, C, H, W).
+            stitch: Number of the stitch, int64 without dimensions.
+        """
+        self._choice.stitch = stitch
+        features = self.backbone(images, stitch)
+        return run_heads(self.model, features, tuple(images.shape[-2:]))
+
+
+def _copy_of_heads(model: nn.Module) -> nn.Module:
+    """A copy of a stitched model without its backbone and without statistics of stitches."""
+    backbone, statistics = find_stitched_backbone(model), attached_statistics(model)
+    detach_statistics(model)  # the norms hold the backbone while they have some
+    try:
+        heads = copy.copy(model)
+        heads._modules = {
+            name: copy.deepcopy(module)
+            for name, module in model._modules.items()
+            if module is not backbone
+        }
+    finally:
+        if statistics is not None:
+            statistics.attach(model)
+    return heads.eval()

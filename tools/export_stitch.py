@@ -1,0 +1,194 @@
+"""Takes a stitch, or all of them, out of a trained model: a checkpoint and files to deploy.
+
+One stitch becomes a folder with its weights, a config and stitch.json, which MMSegmentation and
+MMDetection load like any other model; --onnx and the like add files beside them. --all-stitches
+writes one ONNX file of which an integer input chooses the stitch. Nothing appears on the disk
+before it has been compared with the stitched model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import _cli
+
+#: Forms of an ONNX file by their options.
+FORMS = {'onnx': 'fp32', 'int8': 'int8', 'fp16': 'fp16', 'openvino': 'openvino', 'pt2': 'pt2'}
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line as a namespace."""
+    parser = _cli.Parser(prog='export_stitch', description=__doc__.splitlines()[0])
+    parser.add_argument('config', help='config of the stitched model')
+    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder to write')
+    which = parser.add_argument_group('which stitch (one of these)')
+    which.add_argument('--stitch', metavar='NAME', help='by name, such as S5-L14')
+    which.add_argument('--gflops', type=float, help='the best within so many GFLOPs of the model')
+    which.add_argument('--ms', type=float, help='the best within so many milliseconds')
+    which.add_argument('--min-metric', type=float, help='the cheapest that is as good as this')
+    which.add_argument(
+        '--all-stitches', action='store_true', help='all of them, in one ONNX file'
+    )
+    parser.add_argument(
+        '--stitches',
+        default='all',
+        metavar='all|front|anchors|spread:N|NAME,...',
+        help='with --all-stitches: those that the file holds (default: all)',
+    )
+    parser.add_argument('--results', metavar='DIR', help='results folder of test_all_stitches.py')
+    parser.add_argument('--latency', metavar='FILE', help='file of measure_latency.py')
+    parser.add_argument('--metric', help='metric to choose by (default: that of the sweep)')
+    parser.add_argument(
+        '--format',
+        choices=('safetensors', 'mmengine'),
+        default='safetensors',
+        help='of the checkpoint (default: safetensors)',
+    )
+    forms = parser.add_argument_group('files beside the checkpoint')
+    forms.add_argument('--onnx', action='store_true', help='ONNX in float32, dynamic batch')
+    forms.add_argument('--int8', action='store_true', help='ONNX, matrix products in int8')
+    forms.add_argument('--fp16', action='store_true', help='ONNX in float16')
+    forms.add_argument('--openvino', action='store_true', help='OpenVINO in float32')
+    forms.add_argument('--pt2', action='store_true', help="torch.export's own format")
+    forms.add_argument(
+        '--size', type=int, nargs='+', metavar=('H', 'W'), help='of the images (default: img_size)'
+    )
+    parser.add_argument('--overwrite', action='store_true', help='replace an existing folder')
+    _cli.add_config_options(parser)
+    return parser.parse_args(argv)
+
+
+def choose(args: argparse.Namespace, model: Any) -> list[str]:
+    """Names of the stitches to export.
+
+    Raises:
+        ValueError: If not exactly one question is asked, or it has no answer.
+    """
+    from mmsnnet.models import find_stitched_backbone
+    from mmsnnet.stitching import select_stitches
+
+    questions = {key: getattr(args, key) for key in ('stitch', 'gflops', 'ms', 'min_metric')}
+    asked = [f'--{key.replace("_", "-")}' for key, value in questions.items() if value is not None]
+    asked += ['--all-stitches'] if args.all_stitches else []
+    if len(asked) != 1:
+        raise ValueError(
+            'Say which stitch, by one of --stitch, --gflops, --ms, --min-metric and '
+            f'--all-stitches; got {", ".join(asked) or "none"}.'
+        )
+    space = find_stitched_backbone(model).space
+    if args.all_stitches:
+        if args.stitches == 'front':
+            return [one.name for one in model.chooser.front()]
+        return [stitch.name for stitch in select_stitches(space, args.stitches)]
+    if args.stitch is not None:
+        return [space[args.stitch].name]
+    if args.min_metric is not None:
+        return [model.chooser.reaching(args.min_metric).name]
+    return [model.chooser.within(gflops=args.gflops, ms=args.ms).name]
+
+
+def export(args: argparse.Namespace) -> list[str]:
+    """Export what the command line asks for; returns lines that say what was written.
+
+    Raises:
+        FileExistsError: If the folder exists already.
+        FileNotFoundError: If a file is missing.
+        ImportError: If a library is missing.
+        ValueError: If there is no such stitch, or a file does not agree with the model.
+    """
+    from mmsnnet.apis import init_model
+    from mmsnnet.apis.model_config import load_model_config
+    from mmsnnet.deploy.description import describe, hash_of_file
+    from mmsnnet.evaluation.cost.model_cost import model_costs
+    from mmsnnet.models import find_stitched_backbone
+
+    if Path(args.out).exists() and not args.overwrite and any(Path(args.out).iterdir()):
+        raise FileExistsError(f'{args.out} exists already; give another --out, or --overwrite.')
+    model = init_model(
+        args.config,
+        args.checkpoint,
+        cfg_options=args.cfg_options,
+        results=args.results,
+        latency=args.latency,
+        metric=args.metric,
+    )
+    backbone = find_stitched_backbone(model)
+    size = tuple(args.size * 2)[:2] if args.size else backbone.img_size
+    names = choose(args, model)
+    metadata = describe(
+        model,
+        names,
+        model_costs(model, size),
+        size,
+        model.chooser if args.results else None,
+        source=dict(checkpoint=Path(args.checkpoint).name, sha256=hash_of_file(args.checkpoint)),
+    )
+    lines: list[str] = []
+    if args.all_stitches:
+        write_all(args, model, metadata, lines.append)
+    else:
+        config = load_model_config(args.config, args.cfg_options)
+        write_one(args, model, config, metadata, lines.append)
+    return lines
+
+
+def forms_of(args: argparse.Namespace) -> list[str]:
+    """Forms of ONNX file that are asked for."""
+    return [form for option, form in FORMS.items() if getattr(args, option)]
+
+
+def write_one(
+    args: argparse.Namespace, model: Any, config: Any, metadata: Any, report: Any
+) -> None:
+    """Write the folder of one stitch."""
+    from mmsnnet.deploy.export import check_extracted, export_onnx
+    from mmsnnet.deploy.extraction import extract, save_extracted
+
+    entry = metadata.stitches[0]
+    extracted, fixed = extract(model, config, entry.name)
+    agreement = check_extracted(model, extracted, metadata)
+
+    def add_forms(folder: Path) -> None:
+        forms = forms_of(args)
+        if forms:
+            export_onnx(model, metadata, folder / 'model.onnx', forms, report=report)
+
+    report(
+        f'{entry.name}: {entry.flops / 1e9:.4g} GFLOPs, {entry.params / 1e6:.4g} M parameters of '
+        f'the whole model; {agreement}'
+    )
+    save_extracted(
+        args.out, extracted, fixed, metadata, args.format, args.overwrite, check=add_forms
+    )
+
+
+def write_all(args: argparse.Namespace, model: Any, metadata: Any, report: Any) -> None:
+    """Write the folder of one file for many stitches."""
+    from mmsnnet.deploy.export import export_onnx
+    from mmsnnet.deploy.extraction import METADATA_NAME, new_folder
+
+    forms = list(dict.fromkeys(['fp32', *forms_of(args)]))
+    with new_folder(args.out, args.overwrite) as folder:
+        export_onnx(model, metadata, folder / 'all_stitches.onnx', forms, report=report)
+        (folder / METADATA_NAME).write_text(metadata.to_json() + '\n', encoding='utf-8')
+    report(f'{len(metadata.stitches)} stitches in one file')
+
+
+@_cli.command('export_stitch')
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    args = parse_args(argv)
+    with _cli.libraries_quiet():
+        lines = export(args)
+    with _cli.output() as out:
+        out.writelines(f'{line}\n' for line in [*lines, f'written: {args.out}'])
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
