@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models import StitchedViT, find_stitched_backbone
 from mmsnnet.models.host.lookup import without_augmentation
 from mmsnnet.results.chooser import Chooser
 from mmsnnet.runtime.metadata import ModelMetadata, StitchEntry
@@ -42,23 +42,12 @@ def describe(
     backbone = find_stitched_backbone(model)
     costs = costs if tuple(costs.image_size) == tuple(image_size) else costs.at(image_size)
     mean, std, order = normalization_of(model)
-    known = {one.name: one.metrics for one in chooser.candidates} if chooser else {}
-    entries = tuple(
-        StitchEntry(
-            name,
-            backbone.space[name].family,
-            costs[name].flops,
-            costs[name].params,
-            {key: _finite(value) for key, value in known.get(name, {}).items()},
-        )
-        for name in stitches
-    )
     meta = getattr(model, 'dataset_meta', None) or {}
     return ModelMetadata(
         version=__version__,
         task=task_of(model),
         image_size=tuple(image_size),
-        stitches=entries,
+        stitches=_entries(backbone, stitches, costs, chooser),
         outputs=output_names(model, len(backbone.space.taps)),
         mean=mean,
         std=std,
@@ -68,6 +57,23 @@ def describe(
         metric=chooser.metric if chooser else None,
         rule=chooser.rule if chooser else 'greater',
         source=dict(source or {}),
+    )
+
+
+def _entries(
+    backbone: StitchedViT, stitches: Sequence[str], costs: CostTable, chooser: Chooser | None
+) -> tuple[StitchEntry, ...]:
+    """What is known of each stitch."""
+    known = {one.name: one.metrics for one in chooser.candidates} if chooser else {}
+    return tuple(
+        StitchEntry(
+            name,
+            backbone.space[name].family,
+            costs[name].flops,
+            costs[name].params,
+            {key: _finite(value) for key, value in known.get(name, {}).items()},
+        )
+        for name in stitches
     )
 
 

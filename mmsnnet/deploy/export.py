@@ -44,52 +44,66 @@ def export_onnx(
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, tuple[Path, Agreement]]:
-    """Write a stitched model as ONNX, and in other forms of it.
+    """Write a stitched model as ONNX, and in other forms.
 
-    With one stitch in the metadata the file runs that; with several it has a second input, the
-    number of the stitch. Each file is compared with the model in torch, on noise and on the
-    images given, under every stitch, and appears only if they agree.
+    With several stitches the number of one is a second input. A file appears only if it agrees
+    with the model, on noise and the images given, under every stitch.
 
     Args:
         model: Stitched model in eval mode with its weights; it is left as it is.
-        metadata: What to say of the file; its stitches are those that are exported, in order.
-        path: The .onnx file to write; other forms lie beside it, see ``SUFFIXES``.
-        forms: 'fp32', 'int8', 'fp16', 'openvino', 'pt2'.
-        images: Normalised batches (B, C, H, W) to check on besides.
-        overwrite: Whether existing files are replaced.
+        metadata: What to say of the file, and which stitches to export, in order.
+        path: The .onnx file to write; other forms lie beside it.
+        forms: Keys of ``SUFFIXES``.
+        images: Batches (B, C, H, W) to check on besides.
+        overwrite: Whether to replace files.
         report: Called with a line for each file.
 
     Returns:
         Path and agreement of each form.
 
     Raises:
-        FileExistsError: If a file exists and is not to be replaced.
-        ImportError: If a library is missing.
-        ValueError: If a form is unknown or a file does not compute what the model does; nothing
-            is written then.
+        FileExistsError: If a file exists already.
+        ImportError: If onnx is missing.
+        ValueError: If a form is unknown or disagrees with the model; nothing is written then.
     """
-    forms = tuple(dict.fromkeys(forms))
-    unknown = set(forms) - set(SUFFIXES)
-    if unknown:
-        raise ValueError(f'Unknown form {sorted(unknown)[0]!r}; choose of {", ".join(SUFFIXES)}.')
-    require_onnx()
-    targets = {form: Path(path).with_suffix(SUFFIXES[form]) for form in forms}
-    names = [entry.name for entry in metadata.stitches]
-    batches = [*random_images(metadata), *images]
+    targets, done, batches = _targets(Path(path), forms), {}, [*random_images(metadata), *images]
     with new_files(targets.values(), overwrite) as places, active_kept(model):
-        module = inference_of(model, names, metadata.image_size)
-        program = export_program(module, torch.from_numpy(random_images(metadata)[1][:2]))
-        folder = next(iter(places.values())).parent
-        base = folder / 'float32'
-        write_onnx(program, base, metadata, switched=len(names) > 1)
-        done = {}
+        base = next(iter(places.values())).with_name('base')
+        program = _write_base(model, metadata, base)
         for form, target in targets.items():
-            place = places[target]
-            described = _write_form(form, program, base, place, metadata)
-            agreement = check_file(model, place, batches, described, target.name)
-            report(f'{target.name}: {agreement}, {place.stat().st_size / 1e6:.2f} MB')
-            done[form] = (target, agreement)
+            said = _write_form(form, program, base, places[target], metadata)
+            done[form] = target, check_file(model, places[target], batches, said, target.name)
+            report(f'{target.name}: {done[form][1]}')
     return done
+
+
+def _targets(path: Path, forms: Iterable[str]) -> dict[str, Path]:
+    """File of each form.
+
+    Raises:
+        ImportError: If a library is missing.
+        ValueError: If a form is unknown.
+    """
+    targets = {}
+    for form in forms:
+        if form not in SUFFIXES:
+            raise ValueError(f'Unknown form {form!r}; choose of {", ".join(SUFFIXES)}.')
+        targets[form] = path.with_suffix(SUFFIXES[form])
+    if not targets:
+        raise ValueError(f'No form of file is asked for; choose of {", ".join(SUFFIXES)}.')
+    require_onnx()
+    return targets
+
+
+def _write_base(
+    model: nn.Module, metadata: ModelMetadata, path: Path
+) -> torch.export.ExportedProgram:
+    """Write the ONNX file that the other forms are made from; returns its graph in torch."""
+    names = [entry.name for entry in metadata.stitches]
+    module = inference_of(model, names, metadata.image_size)
+    program = export_program(module, torch.from_numpy(random_images(metadata)[1][:2]))
+    write_onnx(program, path, metadata, switched=len(names) > 1)
+    return program
 
 
 def _write_form(

@@ -54,6 +54,14 @@ def extracted_config(cfg: Config, backbone: StitchedViT, stitch: str) -> Config:
         model.pop(key, None)
     for key in _TRAINING:
         content.pop(key, None)
+    _leave_stitches(content)
+    imports = content.setdefault('custom_imports', dict(imports=[], allow_failed_imports=False))
+    imports['imports'] = sorted({*_as_list(imports['imports']), 'mmsnnet'})
+    return Config(content)
+
+
+def _leave_stitches(content: dict[str, Any]) -> None:
+    """Take what deals with many stitches out of hooks and loops."""
     content['resume'] = False
     hooks = content.pop('custom_hooks', None) or []
     content['custom_hooks'] = [hook for hook in hooks if not _is_ours(hook)]
@@ -64,9 +72,6 @@ def extracted_config(cfg: Config, backbone: StitchedViT, stitch: str) -> Config:
     if isinstance(checkpoint_hook, MutableMapping):
         checkpoint_hook.pop('save_best', None)
         checkpoint_hook.pop('rule', None)
-    imports = content.setdefault('custom_imports', dict(imports=[], allow_failed_imports=False))
-    imports['imports'] = sorted({*_as_list(imports['imports']), 'mmsnnet'})
-    return Config(content)
 
 
 def _plain(cfg: Config) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from mmsnnet.models import StitchedViT, find_stitched_backbone
@@ -95,9 +96,7 @@ def save_extracted(
     overwrite: bool = False,
     check: Callable[[Path], None] | None = None,
 ) -> Path:
-    """Write an extracted model as a folder: weights, config and a description.
-
-    The folder appears whole or not at all.
+    """Write an extracted model as a folder of weights, config and description, or nothing.
 
     Args:
         folder: Where to.
@@ -106,8 +105,7 @@ def save_extracted(
         metadata: What to say of it.
         weights: 'safetensors', or 'mmengine' for a checkpoint of MMEngine's own format.
         overwrite: Whether an existing folder is replaced.
-        check: Called with the folder under a temporary name before it appears; what it raises
-            leaves nothing behind.
+        check: Called with the folder before it appears; what it raises leaves nothing behind.
 
     Raises:
         FileExistsError: If the folder exists and is not to be replaced.
@@ -122,8 +120,6 @@ def save_extracted(
         if weights == 'mmengine':
             torch.save({'meta': {'dataset_meta': dict(dataset_meta)}, 'state_dict': state}, path)
         else:
-            from safetensors.torch import save_file
-
             save_file(state, path, {'format': 'pt', METADATA_KEY: metadata.to_json()})
         cfg.dump(temporary / CONFIG_NAME)
         (temporary / METADATA_NAME).write_text(metadata.to_json() + '\n', encoding='utf-8')

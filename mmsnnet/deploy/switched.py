@@ -115,37 +115,48 @@ class SwitchedBackbone(nn.Module):
         Returns:
             As StitchedViT.
         """
-        network, space = self.network, self.network.space
         row = select_row(self.plan, stitch)
-        batch, largest = images.shape[0], space.anchors[-1]
-        length = self.grid[0] * self.grid[1] + largest.prefix_tokens
-        tokens = [images.new_zeros(batch, length, anchor.width) for anchor in space.anchors]
-        taps = [images.new_zeros(batch, length, largest.width) for _ in space.taps]
+        batch, anchors = images.shape[0], self.network.space.anchors
+        length = self.grid[0] * self.grid[1] + anchors[-1].prefix_tokens
+        tokens = [images.new_zeros(batch, length, anchor.width) for anchor in anchors]
+        taps = [
+            images.new_zeros(batch, length, anchors[-1].width) for _ in self.network.space.taps
+        ]
         contexts = {
-            number: network.anchor(number).context(self.grid)
-            for number, label in enumerate(space.labels)
-            if label in network.anchors
+            number: self.network.anchor(number).context(self.grid)
+            for number, label in enumerate(self.network.space.labels)
+            if label in self.network.anchors
         }
         for number, unit in enumerate(self.units):
             # A copy: the exporter cannot carry the offset of a view into a branch.
-            runs, step = row.select(0, number).clone(), unit[0]
-            if isinstance(step, Embed):
-                anchor = network.anchor(step.anchor)
-                tokens[step.anchor] = _where(runs, anchor.embed, images, tokens[step.anchor])
-            elif isinstance(step, Block):
-                run = _run_blocks(network, unit, contexts[step.anchor])
-                here = tokens[step.anchor]
-                tokens[step.anchor] = torch.cond(runs, run, torch.clone, (here,))
-            elif isinstance(step, Cross):
-                source, target = step.layer.source, step.layer.target
-                layer = network.stitch_layer(step.layer)
-                tokens[target] = _where(runs, layer, tokens[source], tokens[target])
-            else:
-                take = _take_tap(network, step)
-                taps[step.position] = _where(
-                    runs, take, tokens[step.anchor], taps[step.position]
-                )
+            runs = row.select(0, number).clone()
+            self._run_unit(unit, runs, images, tokens, taps, contexts)
         return self._as_features(taps)
+
+    def _run_unit(
+        self,
+        unit: Sequence[Step],
+        runs: Tensor,
+        images: Tensor,
+        tokens: list[Tensor],
+        taps: list[Tensor],
+        contexts: dict[int, Any],
+    ) -> None:
+        """Put into the lists what a unit makes of the tokens, where its condition holds."""
+        network, step = self.network, unit[0]
+        if isinstance(step, Embed):
+            embed = network.anchor(step.anchor).embed
+            tokens[step.anchor] = _where(runs, embed, images, tokens[step.anchor])
+        elif isinstance(step, Block):
+            run, here = _run_blocks(network, unit, contexts[step.anchor]), tokens[step.anchor]
+            tokens[step.anchor] = _where(runs, run, here, here)
+        elif isinstance(step, Cross):
+            source, target = step.layer.source, step.layer.target
+            layer = network.stitch_layer(step.layer)
+            tokens[target] = _where(runs, layer, tokens[source], tokens[target])
+        else:
+            here, take = tokens[step.anchor], _take_tap(network, step)
+            taps[step.position] = _where(runs, take, here, taps[step.position])
 
     def _as_features(self, taps: Sequence[Tensor]) -> tuple[Any, ...]:
         """Maps (B, C, rows, columns), or pairs with the class token, of the taps' tokens."""
@@ -159,6 +170,8 @@ class SwitchedBackbone(nn.Module):
 
 def _where(runs: Tensor, call: Any, given: Tensor, former: Tensor) -> Tensor:
     """``call(given)`` where the condition holds, else the former value."""
+    if given is former:  # no branch may be given the same tensor twice
+        return torch.cond(runs, call, torch.clone, (given,))
     return torch.cond(
         runs, lambda given, _: call(given), lambda _, former: former.clone(), (given, former)
     )

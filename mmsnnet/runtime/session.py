@@ -210,13 +210,12 @@ class StitchSession:
     ) -> Mapping[str, MeasuredLatency]:
         """Measure stitches of this very file on this device, batches back to back.
 
-        Afterwards ``set_budget(ms=...)`` chooses among what was measured. The active stitch stays.
+        Afterwards ``set_budget(ms=...)`` chooses among them. The active stitch stays.
 
         Args:
             stitches: Names; None takes all of the file.
             batch: Images in a batch.
-            repeats: Batches that are timed for each stitch. For a sustained load take as many as
-                fill a minute: devices slow down when they get warm.
+            repeats: Batches that are timed for each stitch; many for a sustained load.
             warmup: Batches before that.
             clock: Seconds.
 
@@ -226,25 +225,30 @@ class StitchSession:
         Raises:
             ValueError: If a number is not possible or there is no such stitch.
         """
-        for name, value, least in (('batch', batch, 1), ('repeats', repeats, 1)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise ValueError(f'{name}={value!r} must be {least} or more.')
-        images = self._noise(batch)
-        active, found = self._stitch, {}
+        for name, value in (('batch', batch), ('repeats', repeats)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f'{name}={value!r} must be 1 or more.')
+        images, active, found = self._noise(batch), self._stitch, {}
         try:
-            for name in self.stitches if stitches is None else tuple(stitches):
+            for name in stitches or self.stitches:
                 self.set_stitch(name)
                 for _ in range(warmup):
                     self(images)
-                times = [clock()]
-                for _ in range(repeats):
-                    self(images)
-                    times.append(clock())
-                found[name] = _summary(np.diff(times), batch)
+                found[name] = _summary(self._seconds(images, repeats, clock), batch)
         finally:
             self._stitch = active
         self.latency.update(found)
         return found
+
+    def _seconds(
+        self, images: np.ndarray, repeats: int, clock: Callable[[], float]
+    ) -> np.ndarray:
+        """How long each of some runs took."""
+        times = [clock()]
+        for _ in range(repeats):
+            self(images)
+            times.append(clock())
+        return np.diff(times)
 
     def _noise(self, batch: int) -> np.ndarray:
         """Pictures of noise, of the size that the file was exported for."""
