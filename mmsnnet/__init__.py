@@ -29,9 +29,11 @@ _LAZY = {
     'StitchedViT': 'models',
     'apis': '',
     'convert': '',
+    'deploy': '',
     'evaluation': '',
     'init_model': 'apis',
     'results': '',
+    'runtime': '',
     'stitching': '',
 }
 

@@ -4,6 +4,7 @@ from . import heads, losses
 from .anchors.anchor_config import AnchorConfig
 from .anchors.anchor_vit import AnchorViT
 from .anchors.build import build_anchor
+from .fixed_stitched_vit import FixedStitchedViT
 from .host.lookup import (
     check_fitted,
     check_loaded,
@@ -20,6 +21,7 @@ from .stitched_vit import StitchedViT, build_sampler
 __all__ = [
     'AnchorConfig',
     'AnchorViT',
+    'FixedStitchedViT',
     'RunState',
     'SimpleFeaturePyramid',
     'StitchFit',
