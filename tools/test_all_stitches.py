@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +88,12 @@ def add_work_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     group.add_argument(
         '--shard', type=share, default=(0, 1), metavar='I/N',
-        help='do part I of N (1/N to N/N) and write no metrics; a run without --shard, with '
-        '--merge for other folders, puts parts together',
+        help='do share I of N (1/N to N/N) and write no metrics; a run without --shard, with '
+        '--merge for other folders, puts the shares together',
     )  # fmt: skip
     group.add_argument(
         '--shard-by', choices=('images', 'stitches'), default='images',
-        help='what is dealt out to parts and processes (default: images)',
+        help='what is dealt out to shares and processes (default: images)',
     )  # fmt: skip
     group.add_argument(
         '--merge', nargs='+', default=[], metavar='DIR',
@@ -124,8 +126,7 @@ def load_config(args: argparse.Namespace) -> Any:
         ValueError: If the config describes no test.
     """
     from mmsnnet.apis.model_config import load_model_config
-    from mmsnnet.evaluation.sweep.augmented_test import augment_test
-    from mmsnnet.evaluation.sweep.sweep import prepare_config
+    from mmsnnet.evaluation.sweep.sweep_config import augment_test, prepare_config
 
     cfg = load_model_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -141,29 +142,31 @@ def load_config(args: argparse.Namespace) -> Any:
     return cfg
 
 
-def choose(sweep: Any, args: argparse.Namespace, cfg: Any) -> list[Any]:
-    """Stitches that the command line asks for.
+def wanted_stitches(args: argparse.Namespace, cfg: Any) -> str | list[str]:
+    """Stitches as the command line names them; those of a front by their names.
 
     Raises:
         FileNotFoundError: If 'pareto' has no results to read.
-        ValueError: If an entry is unknown.
+        ValueError: If these are damaged, or none has the metric.
     """
-    from mmsnnet.evaluation.report.pareto_report import to_points
-    from mmsnnet.results.pareto import pareto_front
-    from mmsnnet.results.records import read_records
-    from mmsnnet.stitching import select_stitches
+    from mmsnnet.results.chooser import chooser_of_results
 
-    wanted = args.stitches
-    if wanted == 'pareto':
-        records = read_records(args.front_of or args.out)
-        rule = cfg.test_cfg.get('rule', 'greater')
-        wanted = [p.name for p in pareto_front(to_points(records, metric_name(cfg, records)), rule)]
-    return list(select_stitches(sweep.backbone.space, sweep.costs.flops, wanted))
+    if args.stitches != 'pareto':
+        return args.stitches
+    chooser = chooser_of_results(
+        args.front_of or args.out,
+        metric=cfg.test_cfg.get('metric'),
+        rule=cfg.test_cfg.get('rule', 'greater'),
+    )
+    return [one.name for one in chooser.front()]
 
 
-def metric_name(cfg: Any, records: Sequence[Any]) -> str:
-    """Metric of the config, or the first of the records."""
-    return cfg.test_cfg.get('metric') or next(iter(records[0]['metrics']), '')
+def metric_name(cfg: Any, records: Sequence[Any]) -> str | None:
+    """Metric of the config, or the first of the records; None if they have none at all."""
+    from mmsnnet.results.records import metric_names
+
+    known = metric_names(records)
+    return (cfg.test_cfg.get('metric') or known[0]) if known else None
 
 
 def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None:
@@ -172,7 +175,7 @@ def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from mmsnnet.evaluation.sweep.watch import Watch
+    from mmsnnet.evaluation.sweep.progress import Progress as SweepProgress
 
     console = Console(stderr=True, quiet=not is_main_process())
     columns = ('{task.description}', BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -183,31 +186,57 @@ def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None
         def finished(stitch: Any, metrics: Any) -> None:
             nonlocal done
             done += 1
-            values = '  '.join(f'{key} {value:.4g}' for key, value in metrics.items())
+            values = '  '.join(
+                f'{key} {"null" if value is None else format(value, ".4g")}'
+                for key, value in metrics.items()
+            )
             if not console.is_terminal:
                 console.print(f'[{done}/{len(stitches)}] {stitch.name}: {values}', highlight=False)
 
-        watch = Watch(
+        report_to = SweepProgress(
             on_start=lambda total: progress.update(task, total=total),
             on_batch=lambda: progress.advance(task),
             on_stitch=finished,
         )
-        sweep.run(stitches, options, watch)
+        sweep.run(stitches, options, report_to)
 
 
 def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
-    """Write the report and print the table."""
+    """Write the report and print the table; of records without any value there is none."""
     from mmsnnet.evaluation.report.pareto_report import Volume, print_table, write_report
 
     records = sweep.results.records
     metric, rule = metric_name(cfg, records), cfg.test_cfg.get('rule', 'greater')
+    lines = sweep.results.directory / 'stitches.jsonl'
+    if not tell_missing_values(records, metric):
+        print(lines)
+        return
     worst, best = cfg.test_cfg.get('metric_range', (0.0, 100.0))
     volume = Volume(max(sweep.costs.flops.values()), worst, best)
     title = f'{Path(args.config).stem}: {len(records)} stitches'
     paths = write_report(records, metric, args.out, rule, volume, title)
     print_table(records, metric, rule)
-    for path in (sweep.results.directory / 'stitches.jsonl', *paths.values()):
+    for path in (lines, *paths.values()):
         print(path)
+
+
+def tell_missing_values(records: Sequence[Any], metric: str | None) -> bool:
+    """Warn of stitches without a value of the metric; returns whether any has one to report.
+
+    A metric that no record names at all is left to the report, which refuses it.
+    """
+    known = {key for record in records for key in record['metrics']}
+    if known and metric not in known:
+        return True
+    missing = [record['name'] for record in records if record['metrics'].get(metric) is None]
+    if missing:
+        end = ' There is no front to report.' if len(missing) == len(records) else ''
+        sys.stderr.write(
+            f'test_all_stitches: warning: {len(missing)} of {len(records)} stitches, such as '
+            f'{missing[0]}, have no value of {metric or "any metric"} (nothing found, or NaN); '
+            f'they are recorded without.{end}\n'
+        )
+    return len(missing) < len(records)
 
 
 def recalibration(cfg: Any, num_images: int) -> dict[str, Any]:
@@ -253,33 +282,60 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
 
     from mmsnnet.evaluation.sweep.sweep import StitchSweep
     from mmsnnet.evaluation.sweep.sweep_options import SweepOptions
+    from mmsnnet.models import find_predicting_backbone
+    from mmsnnet.stitching import select_stitches
 
     options = SweepOptions(
         args.one_by_one, args.shard_size, args.max_memory, args.shard, args.shard_by
     )
-    sweep = StitchSweep(Runner.from_cfg(cfg))
-    chosen = choose(sweep, args, cfg)
+    wanted, facts = wanted_stitches(args, cfg), recalibration(cfg, args.recalibrate_bn)
+    runner = Runner.from_cfg(cfg)
+    backbone = find_predicting_backbone(runner.model)
+    select_stitches(backbone.space, backbone.costs.flops, wanted)  # refused before work is done
+    sweep = StitchSweep(runner)
+    chosen = list(select_stitches(backbone.space, sweep.costs.flops, wanted))
     stitches = sweep.share(chosen, options)
-    sweep.open(args.out, args.overwrite, recalibration(cfg, args.recalibrate_bn))
+    sweep.open(args.out, args.overwrite, facts, args.merge)
     if args.recalibrate_bn:
         recalibrate(sweep, chosen, args)
     sweep.merge(args.merge)
     return cfg, sweep, stitches, options
 
 
+@contextmanager
+def leaving_no_logs(directory: Path) -> Iterator[None]:
+    """Where a sweep is refused, take away the logs and the folders that were made for it."""
+    logs = directory / 'log'
+    before = set(logs.iterdir()) if logs.is_dir() else set()
+    made = [path for path in (logs, directory, *directory.parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in set(logs.iterdir() if logs.is_dir() else ()) - before:
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # whatever else lies in them stays
+            for path in made:
+                path.rmdir()
+        raise
+
+
 @_cli.command('test_all_stitches')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    cfg, sweep, stitches, options = set_up(args)
+    with leaving_no_logs(Path(args.out)):
+        cfg, sweep, stitches, options = set_up(args)
     pending = sweep.pending(stitches)
     if len(pending) < len(stitches):
         sys.stderr.write(f'{len(stitches) - len(pending)} stitches have results already.\n')
     if pending:
         run_with_progress(sweep, pending, options)
-    if sweep.results is not None and options.is_part:
+    if sweep.results is not None and options.is_share:
         index, count = options.share
-        sys.stderr.write(f'Part {index + 1} of {count} is done; its results are partial.\n')
+        sys.stderr.write(f'Share {index + 1} of {count} is done; its results are partial.\n')
     elif sweep.results is not None:
         report(sweep, cfg, args)
     return 0

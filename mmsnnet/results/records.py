@@ -43,7 +43,12 @@ def plain_number(value: object) -> object:
 
 
 def _metric(key: str, value: object) -> float | None:
-    """A metric as a float, or None where it is not finite."""
+    """A metric as a float, or None where it is not finite.
+
+    Numpy's shorter floats keep the digits that they have: 45.2 rather than 45.20000076293945.
+    """
+    if type(value).__name__ in ('float32', 'float16'):
+        value = float(str(value))
     if value is not None and not isinstance(value, Real):
         value = plain_number(value)
     if value is not None and (not isinstance(value, Real) or isinstance(value, bool)):

@@ -73,10 +73,10 @@ def test_metrics_that_are_not_finite_become_null_in_valid_json(tmp_path):
 
 
 def test_numpy_scalars_become_plain_numbers(tmp_path):
-    metrics = {'f': np.float32(0.5), 'd': np.float64(0.1), 'i': np.int64(3), 'z': np.array(0.25)}
+    metrics = {'f': np.float32(45.2), 'd': np.float64(0.1), 'i': np.int64(3), 'z': np.array(0.25)}
     record = make_record(np.int64(5), flops=np.int64(10**13), params=np.int32(4), metrics=metrics)
     written = open_results(tmp_path, RUN).append(record)
-    assert written['metrics'] == {'f': 0.5, 'd': 0.1, 'i': 3.0, 'z': 0.25}
+    assert written['metrics'] == {'f': 45.2, 'd': 0.1, 'i': 3.0, 'z': 0.25}
     assert {type(v) for v in written['metrics'].values()} == {float}
     assert (written['id'], written['flops'], written['params']) == (5, 10**13, 4)
     assert read_records(tmp_path) == [written]

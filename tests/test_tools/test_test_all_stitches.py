@@ -18,7 +18,7 @@ from mmengine.config import Config
 
 from mmsnnet.engine.loops import StitchTestLoop
 from mmsnnet.evaluation.cost.model_cost import model_costs
-from mmsnnet.evaluation.sweep.partial_results import PartialResults
+from mmsnnet.evaluation.sweep.shards import ShardFolder
 from mmsnnet.results.results_folder import ResultsFolder
 from mmsnnet.stitching import Block
 from mmsnnet.stitching.route_tree import RouteTree
@@ -210,7 +210,7 @@ def test_a_sweep_that_was_killed_goes_on_to_the_same_files(swept, trained, tmp_p
     out = tmp_path / 'killed'
     killed(trained, out, 2 * 8 + 5, '--shard-size', '1')
     assert {path.name for path in out.glob('*.*')} == {'run.json'}
-    assert len(list((out / 'shards').glob('*.npz'))) == 2
+    assert len(list((out / 'shards').glob('*.shard'))) == 2
     assert main([*trained.call, '--out', str(out), '--stitches', 'anchors']) == 0
     assert sorted(runs) == sorted((image, name) for image in '23' for name in ('S3', 'L6'))
     assert [row['name'] for row in records(out)] == ['S3', 'L6']
@@ -226,7 +226,7 @@ def test_an_end_between_the_lines_of_stitches_loses_nothing(
     swept, trained, tmp_path, runs, monkeypatch, written
 ):
     """All images are done and some lines are written, or all and the shards are not removed."""
-    out, append, discard = tmp_path / 'out', ResultsFolder.append, PartialResults.discard
+    out, append, discard = tmp_path / 'out', ResultsFolder.append, ShardFolder.discard
 
     def ending(results, record):
         if len(results) == written:
@@ -238,10 +238,10 @@ def test_an_end_between_the_lines_of_stitches_loses_nothing(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(ResultsFolder, 'append', ending)
-    monkeypatch.setattr(PartialResults, 'discard', never)
+    monkeypatch.setattr(ShardFolder, 'discard', never)
     assert main([*trained.call, '--out', str(out)]) == 130
     monkeypatch.setattr(ResultsFolder, 'append', append)
-    monkeypatch.setattr(PartialResults, 'discard', discard)
+    monkeypatch.setattr(ShardFolder, 'discard', discard)
     assert len(records(out)) == written and (out / 'shards').exists()
     runs.clear()
     assert main([*trained.call, '--out', str(out)]) == 0
@@ -457,12 +457,19 @@ def test_folders_of_another_run_are_not_merged(results, trained, tmp_path, capsy
     assert 'results of another run (checkpoint: other there, ' in line
 
 
-def test_a_damaged_file_of_partial_results_is_named(trained, tmp_path, capsys):
-    call = [*trained.call, '--out', tmp_path, '--shard', '1/2']
-    assert main([*map(str, call)]) == 0
-    (path,) = (tmp_path / 'shards').glob('*.npz')
+def test_a_damaged_shard_is_discarded_with_a_line_and_run_again(
+    swept, trained, tmp_path, runs, capfd
+):
+    call = [*trained.call, '--out', str(tmp_path)]
+    assert main([*call, '--shard', '1/2']) == 0
+    (path,) = (tmp_path / 'shards').glob('*.shard')
     path.write_bytes(path.read_bytes()[:-50])
-    assert f'{path} is not a file of partial results' in refused(capsys, call)
+    runs.clear()
+    assert main(call) == 0
+    assert scored(runs) == set(NAMES)
+    assert contents(tmp_path) == contents(swept[0])
+    told = ''.join(capfd.readouterr())
+    assert told.count(f'{path} is damaged (its checksum is wrong): it is discarded') == 1
 
 
 def test_overwriting_discards_partial_results_too(trained, tmp_path, runs):

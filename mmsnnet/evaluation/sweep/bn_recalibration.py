@@ -33,7 +33,7 @@ from mmsnnet.models.prefix_cache import PrefixCache
 from mmsnnet.stitching import Stitch
 
 from .failing_together import failing_together
-from .sweep_options import part
+from .sweep_options import share_of
 
 #: Mean, variance and number of batches of each norm.
 _Sums = list[tuple[Tensor, Tensor, Tensor]]
@@ -172,8 +172,8 @@ def _tables(norms: Iterable[str], sums: dict[str, _Sums]) -> dict[str, tuple[Ten
     """Means and variances (stitches, channels) by name of the norm."""
     return {
         name: tuple(
-            torch.stack([states[number][part] for states in sums.values()]).cpu()
-            for part in (0, 1)
+            torch.stack([states[number][row] for states in sums.values()]).cpu()
+            for row in (0, 1)
         )
         for number, name in enumerate(norms)
     }
@@ -220,7 +220,7 @@ def _measure_by_processes(
     model: nn.Module, names: Sequence[str], batches: Callable[[], Iterable[Any]]
 ) -> HeadStatistics:
     """Statistics of stitches, each process measuring consecutive ones of them."""
-    mine = part(names, *get_dist_info())
+    mine = share_of(names, *get_dist_info())
     measured = None
     with failing_together():
         if mine:

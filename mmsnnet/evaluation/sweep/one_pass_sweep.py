@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import barrier, broadcast_object_list, get_dist_info
+from mmengine.dist import broadcast_object_list, get_dist_info, is_main_process
 
 from mmsnnet.stitching import Stitch, StitchSpace
 from mmsnnet.stitching.route_tree import RouteTree
 
 from .batches import batch_indices, load_batches
-from .partial_results import PartialResults, Shard
-from .sweep_options import SweepOptions, part
+from .failing_together import failing_together
+from .shards import Shard, ShardFolder
+from .sweep_options import SweepOptions, share_of
 
 
 def in_cheapest_order(space: StitchSpace, stitches: Sequence[Stitch]) -> tuple[str, ...]:
@@ -31,10 +32,10 @@ class OnePassSweep:
         loop: Test loop of stitches, as ``StitchTestLoop``.
         directory: Results folder, shared by all processes.
         space: Space of the stitches.
-        options: Shards, memory and part of the work.
+        options: Shards, memory and share of the work.
 
     Raises:
-        ValueError: If the order of the data is not fixed, or a file of results is damaged.
+        ValueError: If the order of the data is not fixed.
     """
 
     def __init__(
@@ -44,30 +45,40 @@ class OnePassSweep:
         self.space = space
         self.options = options
         self._batches = batch_indices(loop.dataloader)
-        self.partial = PartialResults(directory, len(self._batches))
+        self.shards = ShardFolder(directory, len(self._batches), is_main_process())
 
     def plan(self, stitches: Sequence[Stitch]) -> list[Shard]:
         """Shards of this process; to be called in all processes alike."""
         rank, world = get_dist_info()
         names = in_cheapest_order(self.space, stitches) if stitches else ()
-        first, stop = 0, self.partial.num_batches
+        first, stop = 0, self.shards.num_batches
         size = self.options.shard_size // self.loop.dataloader.batch_size
         if self.options.share_by == 'images':
             index, count = self.options.share
             first, stop = stop * index // count, stop * (index + 1) // count
             size = min(size, -(-(stop - first) // world))  # something for every process
-        plan = [self.partial.plan(names, max(size, 1), (first, stop))]
+        plan = [self.shards.plan(names, max(size, 1), (first, stop))]
         broadcast_object_list(plan)
         if self.options.share_by == 'images':
             return plan[0][rank::world]
-        mine = [Shard(s.first, s.stop, part(s.stitches, rank, world)) for s in plan[0]]
+        mine = [Shard(s.first, s.stop, share_of(s.stitches, rank, world)) for s in plan[0]]
         return [shard for shard in mine if shard.stitches]
 
-    def run(self, shards: Sequence[Shard]) -> None:
-        """Run shards and put each on the disk; ends when all processes have ended."""
+    def run(self, shards: Sequence[Shard], invalid: set[str]) -> None:
+        """Run shards and put each on the disk; ends when all processes have ended.
+
+        Args:
+            shards: Those of this process.
+            invalid: Gets the names of stitches that predict NaN, and is cleared after each shard.
+        """
         numbers = [number for shard in shards for number in range(shard.first, shard.stop)]
         loader = load_batches(self.loop.dataloader, [self._batches[n] for n in numbers])
-        batches = iter(loader)
+        with failing_together():
+            self._run(shards, iter(loader), invalid)
+
+    def _run(
+        self, shards: Sequence[Shard], batches: Iterator[Any], invalid: set[str]
+    ) -> None:
         for shard in shards:
             stitches = [self.space[name] for name in shard.stitches]
             noted: dict[str, list[Any]] = {name: [] for name in shard.stitches}
@@ -75,21 +86,22 @@ class OnePassSweep:
                 for number in range(shard.first, shard.stop):
                     for name, results in one_pass.run_batch(number, next(batches)).items():
                         noted[name].append(results)
-            self.partial.add(shard, noted)
-        barrier()
+            self.shards.add(shard, noted, invalid)
+            invalid.clear()
 
     def finish(
         self,
         stitches: Sequence[Stitch],
-        on_stitch: Callable[[Stitch, dict[str, float]], None],
+        on_stitch: Callable[[Stitch, dict[str, float], bool], None],
     ) -> None:
         """Work out the metrics of stitches of which all is there; for one process alone.
 
         Args:
             stitches: Those that are wanted.
-            on_stitch: Called with each and its metrics.
+            on_stitch: Called with each, its metrics, and whether it predicted NaN.
         """
-        self.partial.refresh()
+        self.shards.refresh()
         for stitch in stitches:
-            if self.partial.is_complete(stitch.name):
-                on_stitch(stitch, self.loop.evaluate_alone(stitch, self.partial.read(stitch.name)))
+            if self.shards.is_complete(stitch.name):
+                metrics = self.loop.evaluate_alone(stitch, self.shards.read(stitch.name))
+                on_stitch(stitch, metrics, self.shards.is_invalid(stitch.name))

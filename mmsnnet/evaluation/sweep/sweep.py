@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
-from mmengine.dist import barrier, broadcast_object_list, is_main_process
+from mmengine.dist import (
+    all_gather_object,
+    barrier,
+    broadcast_object_list,
+    is_main_process,
+)
 from mmengine.runner import Runner
+from torch import nn
 
-from mmsnnet.compat import prepare_cpu_launch
 from mmsnnet.models import check_loaded, find_predicting_backbone, without_augmentation
 from mmsnnet.models.host.head_statistics import STATISTICS_NAME
 from mmsnnet.models.host.head_weights import check_heads_loaded
@@ -20,44 +25,14 @@ from mmsnnet.results.run_file import RUN_NAME, check_fingerprint, describe_space
 from mmsnnet.stitching import CostTable, Stitch
 
 from ..cost.model_cost import model_costs
-from .batches import batch_indices, reason_against_order
+from .batches import batch_indices, load_batches, reason_against_order
+from .failing_together import failing_together
 from .one_pass_sweep import OnePassSweep, in_cheapest_order
-from .partial_results import PartialResults, discard_partial_results
+from .progress import Progress, ProgressHook
 from .run_identity import run_fingerprint
-from .sweep_options import SweepOptions, part
-from .watch import Watch, WatchHook
-
-#: What a loop of mmsnnet is told about the metric that sums a stitch up.
-_METRIC_KEYS = ('metric', 'rule', 'metric_range')
-
-
-def prepare_config(cfg: Config, checkpoint: str, work_dir: str) -> Config:
-    """Make a config test stitches with a checkpoint.
-
-    The loop becomes ``StitchTestLoop``; what the config says of its metric, for test or for
-    validation, is kept.
-
-    Raises:
-        FileNotFoundError: If there is no such checkpoint.
-        ValueError: If the config describes no test.
-    """
-    if not Path(checkpoint).is_file():
-        raise FileNotFoundError(f'There is no checkpoint {checkpoint}.')
-    if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
-        raise ValueError('The config has no test_dataloader and test_evaluator to score with.')
-    test_cfg = dict(cfg.get('test_cfg') or {})
-    known = {**dict(cfg.get('val_cfg') or {}), **test_cfg}
-    cfg.test_cfg = dict(
-        type='StitchTestLoop',
-        stitches='all',
-        fp16=test_cfg.get('fp16', False),
-        **{key: known[key] for key in _METRIC_KEYS if key in known},
-    )
-    cfg.load_from, cfg.resume, cfg.work_dir = checkpoint, False, work_dir
-    # A line per iteration of each of a hundred passes would bury what matters.
-    cfg.log_level = 'WARNING'
-    prepare_cpu_launch(cfg)
-    return cfg
+from .shards import ShardFolder, discard_shards
+from .sweep_config import METRIC_KEYS
+from .sweep_options import SweepOptions, share_of
 
 
 def _load_checkpoint(runner: Runner) -> None:
@@ -78,6 +53,24 @@ def _load_checkpoint(runner: Runner) -> None:
         ) from error
 
 
+def _check_finite(model: nn.Module, checkpoint: str) -> None:
+    """Refuse weights that are no numbers: metrics score what they predict all the same.
+
+    Raises:
+        ValueError: If a parameter or a buffer holds NaN.
+    """
+    broken = [
+        name
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and bool(value.isnan().any())
+    ]
+    if broken:
+        raise ValueError(
+            f'Checkpoint {checkpoint} holds NaN in {len(broken)} weights, such as {broken[0]}: its '
+            'training diverged; give an earlier one.'
+        )
+
+
 class StitchSweep:
     """Scores stitches and records each as soon as it is final.
 
@@ -86,8 +79,8 @@ class StitchSweep:
             loaded here.
 
     Raises:
-        ValueError: If the checkpoint is of another backbone or cannot be read, stitches were never
-            fitted, or heads do not fit the backbone.
+        ValueError: If the checkpoint is of another backbone, cannot be read or holds NaN, stitches
+            were never fitted, or heads do not fit the backbone.
     """
 
     def __init__(self, runner: Runner) -> None:
@@ -101,12 +94,17 @@ class StitchSweep:
         self.costs: CostTable = model_costs(model, self.backbone.img_size)
         # Behind the costs, which say what to write where heads do not fit the backbone.
         check_heads_loaded(model, str(runner.cfg.load_from))
+        _check_finite(model, runner.cfg.load_from)
         self.directory: Path | None = None
         self.results: ResultsFolder | None = None
         self._fingerprint: dict[str, Any] = {}
 
     def open(
-        self, directory: str, overwrite: bool = False, more: Mapping[str, Any] | None = None
+        self,
+        directory: str,
+        overwrite: bool = False,
+        more: Mapping[str, Any] | None = None,
+        merging: Sequence[str] = (),
     ) -> None:
         """Open the results folder; the last thing that can be refused before scoring.
 
@@ -114,29 +112,37 @@ class StitchSweep:
             directory: Results folder.
             overwrite: Whether to discard results that are there.
             more: Further facts that results depend on.
+            merging: Folders to :meth:`merge` later, to be refused before anything is written.
 
         Raises:
-            ValueError: If the folder holds results of another run.
+            FileNotFoundError: If there is no such folder of results to merge.
+            ValueError: If this folder or one of those holds results of another run.
         """
-        cfg = self.runner.cfg
         self.directory = Path(directory)
         barrier()  # until then processes may read what is to be discarded
-        if is_main_process():
-            dataset = self.loop.dataloader.dataset
-            self._fingerprint = {**run_fingerprint(cfg, cfg.load_from, dataset), **(more or {})}
-            details = {
-                'checkpoint': str(cfg.load_from),
-                'image_size': list(self.backbone.img_size),
-                'space': describe_space(self.backbone.space),
-                'test_loop': {key: cfg.test_cfg.get(key) for key in _METRIC_KEYS},
-            }
-            # Without its description it is unknown of what run these are.
-            nameless = not any((self.directory / n).exists() for n in (RUN_NAME, RECORDS_NAME))
-            if overwrite or nameless:
-                discard_partial_results(self.directory)
-                (self.directory / STATISTICS_NAME).unlink(missing_ok=True)
-            self.results = open_results(directory, self._fingerprint, overwrite, details)
-        barrier()  # from then on processes may look into the folder
+        with failing_together():
+            if is_main_process():
+                self._open(overwrite, more or {}, merging)
+
+    def _open(
+        self, overwrite: bool, more: Mapping[str, Any], merging: Sequence[str]
+    ) -> None:
+        cfg, dataset = self.runner.cfg, self.loop.dataloader.dataset
+        self._fingerprint = {**run_fingerprint(cfg, cfg.load_from, dataset), **more}
+        for folder in merging:
+            self._check_merging(Path(folder))
+        details = {
+            'checkpoint': str(cfg.load_from),
+            'image_size': list(self.backbone.img_size),
+            'space': describe_space(self.backbone.space),
+            'test_loop': {key: cfg.test_cfg.get(key) for key in METRIC_KEYS},
+        }
+        # Without its description it is unknown of what run these are.
+        nameless = not any((self.directory / n).exists() for n in (RUN_NAME, RECORDS_NAME))
+        if overwrite or nameless:
+            discard_shards(self.directory)
+            (self.directory / STATISTICS_NAME).unlink(missing_ok=True)
+        self.results = open_results(self.directory, self._fingerprint, overwrite, details)
 
     def merge(self, directories: Sequence[str]) -> None:
         """Take in the results of other folders, whole and partial; of the same run alone.
@@ -145,26 +151,32 @@ class StitchSweep:
             FileNotFoundError: If there is no such folder of results.
             ValueError: If it holds results of another run.
         """
-        if self.results is not None:
-            batches = len(batch_indices(self.loop.dataloader))
-            partial = PartialResults(self.directory, batches)
-            for directory in map(Path, directories):
-                if not (directory / RUN_NAME).is_file():
-                    raise FileNotFoundError(f'{directory} holds no results of a sweep.')
-                check_fingerprint(directory, self._fingerprint)
-                for record in ResultsFolder(directory).records:
-                    if record['name'] not in self.results:
-                        self.results.append(record)
-                partial.take_in(PartialResults(directory, batches))
-            # Whoever was killed before may have left what is of no more use.
-            partial.discard(record['name'] for record in self.results.records)
-        barrier()
+        with failing_together():
+            if self.results is not None:
+                self._merge(directories)
+
+    def _merge(self, directories: Sequence[str]) -> None:
+        batches = len(batch_indices(self.loop.dataloader))
+        shards = ShardFolder(self.directory, batches, discard_damaged=True)
+        for directory in map(Path, directories):
+            self._check_merging(directory)
+            for record in ResultsFolder(directory).records:
+                if record['name'] not in self.results:
+                    self.results.append(record)
+            shards.take_in(ShardFolder(directory, batches))
+        # Whoever was killed before may have left what is of no more use.
+        shards.discard(record['name'] for record in self.results.records)
+
+    def _check_merging(self, directory: Path) -> None:
+        if not (directory / RUN_NAME).is_file():
+            raise FileNotFoundError(f'{directory} holds no results of a sweep.')
+        check_fingerprint(directory, self._fingerprint)
 
     def share(self, stitches: Sequence[Stitch], options: SweepOptions) -> list[Stitch]:
-        """Stitches that are for this part of the work: all of them if images are dealt out."""
+        """Stitches of this share of the work: all of them if images are dealt out."""
         if options.share_by == 'images':
             return list(stitches)
-        names = set(part(in_cheapest_order(self.backbone.space, stitches), *options.share))
+        names = set(share_of(in_cheapest_order(self.backbone.space, stitches), *options.share))
         return [stitch for stitch in stitches if stitch.name in names]
 
     def pending(self, stitches: Sequence[Stitch]) -> list[Stitch]:
@@ -179,52 +191,85 @@ class StitchSweep:
         self,
         stitches: Sequence[Stitch],
         options: SweepOptions | None = None,
-        watch: Watch | None = None,
+        progress: Progress | None = None,
     ) -> None:
         """Score stitches that have no record yet.
 
         Args:
             stitches: What to score.
             options: How.
-            watch: Is told of the progress.
+            progress: Called while it goes on.
 
         Raises:
-            ValueError: If a part of the work is asked for of what cannot be done in one pass.
+            ValueError: If a share of the work is wanted of what cannot be done in one pass, or an
+                image cannot be read; it is named.
         """
-        runner, watch = self.runner, watch or Watch()
-        hook = WatchHook(watch)
+        runner, progress = self.runner, progress or Progress()
+        hook = ProgressHook(progress)
         runner.register_hook(hook)
+        invalid: set[str] = set()
+        # A stitch that predicts NaN is recorded so; the others are scored.
+        self.loop.on_nan = lambda stitch, _: invalid.add(stitch.name)
         runner.call_hook('before_test')
         runner.call_hook('before_test_epoch')
         runner.model.eval()
-        self._score(stitches, options or SweepOptions(), watch)
+        self._score(stitches, options or SweepOptions(), progress, invalid)
         runner.call_hook('after_test_epoch', metrics={})
         runner.call_hook('after_test')
+        del self.loop.on_nan
         runner.hooks.remove(hook)
 
-    def _score(self, stitches: Sequence[Stitch], options: SweepOptions, watch: Watch) -> None:
+    def _score(
+        self,
+        stitches: Sequence[Stitch],
+        options: SweepOptions,
+        progress: Progress,
+        invalid: set[str],
+    ) -> None:
         reason = self.loop.reason_against_one_pass or reason_against_order(self.loop.dataloader)
-        if options.one_by_one or (reason and not options.is_part):
+        if options.one_by_one or (reason and not options.is_share):
             if reason and not options.one_by_one:
                 self.runner.logger.warning(f'Stitches are scored one after the other: {reason}.')
-            watch.on_start(len(stitches) * len(self.loop.dataloader))
-            for stitch in stitches:
-                self._finish(stitch, self.loop.run_stitch(stitch), watch)
+            progress.on_start(len(stitches) * len(self.loop.dataloader))
+            self._score_one_by_one(stitches, progress, invalid)
             return
         if reason:
-            raise ValueError(f'The work cannot be done in parts: {reason}.')
+            raise ValueError(f'The work cannot be done in shares: {reason}.')
         sweep = OnePassSweep(self.loop, self.directory, self.backbone.space, options)
         shards = sweep.plan(stitches)
-        watch.on_start(sum(shard.num_runs for shard in shards))
-        sweep.run(shards)
-        if self.results is not None and not options.is_part:
-            sweep.finish(stitches, lambda stitch, metrics: self._finish(stitch, metrics, watch))
-            sweep.partial.discard(record['name'] for record in self.results.records)
+        progress.on_start(sum(shard.num_runs for shard in shards))
+        sweep.run(shards, invalid)
+        if self.results is not None and not options.is_share:
+            sweep.finish(stitches, partial(self._finish, progress))
+            sweep.shards.discard(record['name'] for record in self.results.records)
 
-    def _finish(self, stitch: Stitch, metrics: Mapping[str, float], watch: Watch) -> None:
+    def _score_one_by_one(
+        self, stitches: Sequence[Stitch], progress: Progress, invalid: set[str]
+    ) -> None:
+        loader = self.loop.dataloader
+        self.loop.dataloader = load_batches(loader)
+        try:
+            for stitch in stitches:
+                metrics = self.loop.run_stitch(stitch)
+                names = set().union(*all_gather_object(set(invalid)))
+                invalid.clear()
+                self._finish(progress, stitch, metrics, stitch.name in names)
+        finally:
+            self.loop.dataloader = loader
+
+    def _finish(
+        self, progress: Progress, stitch: Stitch, metrics: Mapping[str, float], invalid: bool
+    ) -> None:
+        """Record a stitch; one that predicted NaN has no metrics, whatever was computed."""
         if self.results is not None:
-            self.results.append(self._record(stitch, metrics))
-            watch.on_stitch(stitch, metrics)
+            if invalid:
+                metrics = dict.fromkeys(metrics, float('nan'))
+                self.runner.logger.warning(
+                    f'{stitch.name} predicts NaN for some images and is recorded without metrics: '
+                    'look at its weights and at fp16.'
+                )
+            record = self.results.append(self._record(stitch, metrics))
+            progress.on_stitch(stitch, record['metrics'])
 
     def _record(self, stitch: Stitch, metrics: Mapping[str, float]) -> dict[str, Any]:
         cost = self.costs[stitch]

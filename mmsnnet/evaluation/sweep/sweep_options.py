@@ -17,9 +17,9 @@ class SweepOptions:
         one_by_one: Make a pass over the data for each stitch, instead of one for all.
         shard_size: Images between two points from which a killed sweep goes on.
         max_memory: Most bytes of features kept for other stitches; None for no bound.
-        share: (index, count): do part ``index`` of ``count`` equal parts of the work, and leave
-            the records to whoever brings the parts together. (0, 1) does all of it.
-        share_by: 'images' or 'stitches': what is dealt out to parts, and to the processes of one.
+        share: (index, count): do share ``index`` of ``count`` equal shares of the work, and leave
+            the records to whoever brings the shares together. (0, 1) does all of it.
+        share_by: 'images' or 'stitches': what is dealt out to shares, and to the processes of one.
 
     Raises:
         ValueError: If a value is not possible.
@@ -40,15 +40,15 @@ class SweepOptions:
         if self.share_by not in ('images', 'stitches'):
             raise ValueError(f"share_by={self.share_by!r} is neither 'images' nor 'stitches'.")
         if self.one_by_one and count > 1:
-            raise ValueError('One part of the work is done in one pass; leave out --one-by-one.')
+            raise ValueError('A share of the work is done in one pass; leave out --one-by-one.')
 
     @property
-    def is_part(self) -> bool:
-        """Whether another part of the work is done elsewhere."""
+    def is_share(self) -> bool:
+        """Whether another share of the work is done elsewhere."""
         return self.share[1] > 1
 
 
-def part(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
-    """Part ``index`` of ``count`` of a sequence, in consecutive items."""
+def share_of(items: Sequence[Item], index: int, count: int) -> Sequence[Item]:
+    """Share ``index`` of ``count`` of a sequence, in consecutive items."""
     size = len(items)
     return items[size * index // count : size * (index + 1) // count]

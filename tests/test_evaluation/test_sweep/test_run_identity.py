@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS, DefaultScope
 
 from mmsnnet.evaluation.sweep import run_identity
+from mmsnnet.evaluation.sweep.config_identity import ConfigReader
 from mmsnnet.evaluation.sweep.run_identity import run_fingerprint
 from mmsnnet.results.fingerprint import differences
 from tests.toy_segmentation import SHAPE, anchor, toy_config, write_images
@@ -173,3 +178,103 @@ def test_another_version_of_a_host_is_told(fingerprint, monkeypatch, package):
         run_identity, 'installed', lambda name: '0.0' if name == package else real(name)
     )
     assert changed(before, fingerprint()) == {f'code.{package}'}
+
+
+def test_a_host_that_is_not_used_does_not_matter(fingerprint):
+    assert not {'mmdet', 'mmpretrain'} & set(fingerprint()['code'])
+
+
+def with_classes(node):
+    """A config whose types are classes, as pure-Python configs write them."""
+    if isinstance(node, (list, tuple)):
+        return [with_classes(child) for child in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: with_classes(value) for key, value in node.items()}
+    kind = node.get('type')
+    for registry in (DATASETS, TRANSFORMS, METRICS, MODELS, HOOKS):
+        with registry.switch_scope_and_registry('mmseg') as found:
+            if isinstance(kind, str) and found.get(kind) is not None:
+                node['type'] = found.get(kind)
+    return node
+
+
+@pytest.mark.parametrize('kind', ['classes', 'scopes', 'alias'])
+def test_the_same_config_written_otherwise_is_the_same(
+    fingerprint, checkpoint, data, tmp_path, kind
+):
+    cfg = toy_config(data, tmp_path / 'run').to_dict()
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        dataset = DATASETS.build(cfg['test_dataloader']['dataset'])
+    if kind == 'classes':
+        for key in ('model', 'test_dataloader', 'test_evaluator', 'custom_hooks'):
+            cfg[key] = with_classes(cfg.get(key))
+        assert cfg['model']['type'].__name__ == 'EncoderDecoder'
+        assert isinstance(cfg['model']['decode_head']['norm_cfg']['type'], type)
+    elif kind == 'scopes':
+        cfg['model']['decode_head']['type'] = 'mmseg.UPerHead'
+    else:
+        cfg['model']['backbone'].update(type='StitchedViTBackbone', stitch='S3')
+    found = run_fingerprint(Config(cfg), str(checkpoint), dataset)
+    assert found == fingerprint()
+
+
+def test_a_copy_of_the_data_elsewhere_is_the_same(fingerprint, checkpoint, data, tmp_path):
+    before = fingerprint()
+    shutil.copytree(data, tmp_path / 'copy')
+    cfg = toy_config(tmp_path / 'copy', tmp_path / 'run')
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    assert run_fingerprint(cfg, str(checkpoint), dataset) == before
+
+
+def test_code_of_the_user_is_told_when_it_changes(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    path = tmp_path / 'own_metric_of_a_user.py'
+    path.write_text('class Own:\n    pass\n')
+    cfg = Config(dict(test_evaluator=dict(type=importlib.import_module(path.stem).Own)))
+    before = run_fingerprint(cfg, str(checkpoint), [0])
+    assert before == run_fingerprint(cfg, str(checkpoint), [0])
+    path.write_text('class Own:\n    other = 1\n')
+    assert changed(before, run_fingerprint(cfg, str(checkpoint), [0])) == {'code.custom'}
+
+
+@pytest.mark.parametrize(
+    ('file', 'matters'),
+    [
+        ('stitching/cost.py', True),
+        ('models/stitched_vit.py', True),
+        ('engine/one_pass.py', True),
+        ('evaluation/sweep/one_pass_sweep.py', True),
+        ('evaluation/sweep/bn_recalibration.py', True),
+        ('evaluation/cost/model_cost.py', True),
+        ('evaluation/report/pareto_report.py', False),
+        ('evaluation/sweep/progress.py', False),
+        ('engine/hooks/stitch_init_hook.py', False),
+        ('models/losses/sig_loss.py', False),
+        ('apis/init_model.py', False),
+    ],
+)
+def test_code_that_decides_results_matters_and_no_other(
+    fingerprint, monkeypatch, tmp_path, file, matters
+):
+    package = Path(run_identity.version.__file__).parent
+    copy = tmp_path / 'mmsnnet'
+    shutil.copytree(package, copy, ignore=shutil.ignore_patterns('__pycache__', '.mim'))
+    monkeypatch.setattr(run_identity.version, '__file__', str(copy / 'version.py'))
+    before = fingerprint()
+    (copy / file).write_text((copy / file).read_text() + '\n# more')
+    assert changed(before, fingerprint()) == ({'code.mmsnnet'} if matters else set())
+
+
+def test_what_is_left_out_of_the_code_exists():
+    package = Path(run_identity.version.__file__).parent
+    assert [name for name in run_identity._NO_CODE if not (package / name).exists()] == []
+
+
+def test_an_object_in_a_config_is_the_same_in_every_run():
+    class Thing:
+        pass
+
+    texts = [ConfigReader(None).read(dict(thing=Thing())) for _ in range(2)]
+    assert texts[0] == texts[1] and 'Thing object' in texts[0]['thing']

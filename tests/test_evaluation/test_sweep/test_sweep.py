@@ -9,9 +9,10 @@ import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmsnnet.evaluation.sweep.sweep import StitchSweep, prepare_config
+from mmsnnet.evaluation.sweep.progress import Progress
+from mmsnnet.evaluation.sweep.sweep import StitchSweep
+from mmsnnet.evaluation.sweep.sweep_config import prepare_config
 from mmsnnet.evaluation.sweep.sweep_options import SweepOptions
-from mmsnnet.evaluation.sweep.watch import Watch
 from mmsnnet.results.records import read_records
 from tests.toy_segmentation import (
     SHAPE,
@@ -97,12 +98,12 @@ def test_a_checkpoint_without_the_backbone_leaves_it_random_and_is_refused(data,
 def told_by(sweep, names, **options):
     """What a sweep tells while it scores stitches."""
     told = []
-    watch = Watch(
+    progress = Progress(
         told.append,
         lambda: told.append('batch'),
         lambda stitch, metrics: told.append((stitch.name, metrics['mIoU'])),
     )
-    sweep.run([sweep.backbone.space[name] for name in names], SweepOptions(**options), watch)
+    sweep.run([sweep.backbone.space[name] for name in names], SweepOptions(**options), progress)
     return told
 
 
@@ -142,7 +143,7 @@ def test_what_cannot_be_done_in_one_pass_is_done_one_by_one_with_the_reason(swee
         told = told_by(sweep, ('S3', 'L6'))
     assert [type(one) for one in told] == [int] + ([str] * 4 + [tuple]) * 2
     assert any('one after the other: CityscapesMetric keeps' in line for line in lines)
-    with pytest.raises(ValueError, match='cannot be done in parts: CityscapesMetric'):
+    with pytest.raises(ValueError, match='cannot be done in shares: CityscapesMetric'):
         told_by(sweep, ('S1-L4',), share=(0, 2))
 
 
@@ -158,8 +159,8 @@ def test_a_shuffled_order_is_scored_one_by_one_with_the_reason(sweep, tmp_path):
 def test_a_record_is_on_the_disk_before_the_next_is_told(sweep, tmp_path):
     sweep.open(str(tmp_path / 'out'))
     counts = []
-    watch = Watch(on_stitch=lambda *_: counts.append(len(read_records(tmp_path / 'out'))))
-    sweep.run(list(sweep.backbone.space)[:3], watch=watch)
+    progress = Progress(on_stitch=lambda *_: counts.append(len(read_records(tmp_path / 'out'))))
+    sweep.run(list(sweep.backbone.space)[:3], progress=progress)
     assert counts == [1, 2, 3]
 
 
@@ -205,7 +206,7 @@ def test_opening_leaves_results_of_another_run_alone(sweep, tmp_path):
 
 
 def test_what_lies_in_a_folder_that_names_no_run_is_not_taken_for_this_one(sweep, tmp_path):
-    left = [tmp_path / 'out' / 'shards' / 'a.npz', tmp_path / 'out' / 'head_statistics.pth']
+    left = [tmp_path / 'out' / 'shards' / 'a.shard', tmp_path / 'out' / 'head_statistics.pth']
 
     def leave():
         left[0].parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Who is told of the progress of a sweep."""
+"""The progress of a sweep, for whoever shows it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mmsnnet.stitching import Stitch
 
 
 @dataclass(frozen=True)
-class Watch:
+class Progress:
     """What is called while stitches are scored.
 
     Attributes:
@@ -27,18 +27,18 @@ class Watch:
     on_stitch: Callable[[Stitch, Mapping[str, float]], None] = lambda stitch, metrics: None
 
 
-class WatchHook(Hook):
-    """Tells of each batch that a test loop has run.
+class ProgressHook(Hook):
+    """Reports each batch that a test loop has run.
 
     Args:
-        watch: Who is told.
+        progress: What to call.
     """
 
     priority = 'LOWEST'
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
 
     def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
-        """Tell."""
-        self._watch.on_batch()
+        """Report one batch."""
+        self._progress.on_batch()
