@@ -147,6 +147,9 @@ class CallBefore:
     def __next__(self) -> Any:
         if self._action is not None:
             if self._count == 0:
+                # onedl-mmengine makes the loader's iterator at its first item only, which draws a
+                # seed that an uninterrupted run drew before.
+                getattr(self._wrapped, '_ensure_iterator', lambda: None)()
                 action, self._action = self._action, None
                 action()
             self._count -= 1
