@@ -162,6 +162,11 @@ setup(
         'seg': read_requirements('seg'),
         'det': read_requirements('det'),
         'optional': read_requirements('optional'),
+        'cls': read_requirements('cls'),
+        'deploy': read_requirements('deploy'),
+        'hub': read_requirements('hub'),
+        'openvino': read_requirements('openvino'),
+        'web': read_requirements('web'),
         'tests': read_requirements('tests'),
         'all': read_requirements('seg', 'det', 'optional', 'tests'),
         # Read by OpenMIM, which installs these with builds that fit the installed torch.

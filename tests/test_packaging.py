@@ -19,7 +19,10 @@ PACKAGE = ROOT / 'mmsnnet'
 REQUIREMENT_FILES = sorted((ROOT / 'requirements').glob('*.txt'))
 ENVIRONMENTS = ('pins', 'floors', 'forks')
 """Files of whole environments, each tested on its own; the others give ranges."""
-RANGE_FILES = [path for path in REQUIREMENT_FILES if path.stem not in ENVIRONMENTS]
+EXTRAS_OF_THEIR_OWN = ('cls', 'deploy', 'hub', 'openvino', 'web')
+"""Extras that the pinned environments do not have to hold."""
+RANGE_FILES = [path for path in REQUIREMENT_FILES
+               if path.stem not in (*ENVIRONMENTS, *EXTRAS_OF_THEIR_OWN)]
 
 def read_setup_version() -> str:
     """Return the version that setup.py gives to pip, asked in a process of its own."""
@@ -141,13 +144,15 @@ def test_the_floors_are_the_lowest_versions_that_the_ranges_allow() -> None:
 
 def test_pip_is_never_told_to_install_mmcv_or_torch() -> None:
     """Only the extra that OpenMIM reads names mmcv; see the head of setup.py."""
-    for name in ('runtime', 'seg', 'det', 'optional', 'tests'):
+    for name in ('runtime', 'seg', 'det', 'optional', 'tests', *EXTRAS_OF_THEIR_OWN):
         named = read_requirements(ROOT / 'requirements' / f'{name}.txt')
         assert not named.keys() & {'mmcv', 'mmcv-lite', 'mmcv-full', 'torch', 'torchvision'}
 
 
 def test_the_model_index_names_configs_that_exist() -> None:
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text('utf-8'))
+    names = [model['Name'] for model in index['Models']]
+    assert sorted(names) == sorted(set(names))
     collections = {collection['Name'] for collection in index['Collections']}
     for model in index['Models']:
         assert model['In Collection'] in collections
@@ -164,3 +169,19 @@ def test_openmim_reads_the_model_index() -> None:
     recipes = sorted(path.stem for path in (ROOT / 'configs').glob('*_snnetv[12]_*.py'))
     assert len(recipes) >= 20
     assert sorted(table.index) == recipes
+
+
+def test_openmim_downloads_a_recipe_without_weights(tmp_path: Path) -> None:
+    """No weights are published: the config alone is written, and nothing is asked of a network."""
+    download = pytest.importorskip('mim.commands.download').download
+    name = 'upernet_snnetv2_rooms'
+    download('mmsnnet', [name], str(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == [f'{name}.py']
+    assert 'StitchedViT' in (tmp_path / f'{name}.py').read_text('utf-8')
+
+
+def test_every_extra_of_setup_has_its_file_of_requirements() -> None:
+    text = (ROOT / 'setup.py').read_text('utf-8')
+    for path in REQUIREMENT_FILES:
+        if path.stem not in (*ENVIRONMENTS, 'runtime', 'mminstall'):
+            assert f"'{path.stem}': read_requirements('{path.stem}')" in text

@@ -57,7 +57,11 @@ def test_other_rooms_are_refused_in_one_line_and_replaced_on_demand(tmp_path, ca
 
 @pytest.mark.parametrize(('options', 'words'), [
     (['--size', '32', '16'], '32x16'), (['--train', '-1'], 'train must not be negative'),
-    (['--layout', 'ade20k,voc'], "unknown layout 'voc'"), (['--workers', '0'], 'workers')])
+    (['--layout', 'ade20k,voc'], "unknown layout 'voc'"), (['--workers', '0'], 'workers'),
+    (['--seed', '-1'], 'seed must not be negative'),
+    (['--size', '100000', '100000'], '100000x100000 is too large'),
+    (['--size', '8192', '8192'], 'too large'), (['--size', '32', '9000'], 'too large'),
+    (['--train', '0', '--val', '0'], '0 rooms'), (['--train', '99999999999'], 'at most')])
 def test_bad_values_end_in_one_clear_line(tmp_path, capsys, options, words):
     assert main([str(tmp_path / 'a'), *SMALL, *options]) == 1
     error = capsys.readouterr().err

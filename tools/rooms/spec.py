@@ -9,6 +9,8 @@ from pathlib import Path
 from .files import write_bytes
 from .render import SMALLEST
 
+LARGEST_SIDE, MOST_PIXELS, MOST_ROOMS = 8192, 2**24, 10**7
+"""Most pixels of a side and of a picture (a process needs about 1 KB for each), most rooms."""
 LAYOUTS = ('ade20k', 'nyu', 'coco')
 RECORD = 'rooms.json'
 RENDERER = 1
@@ -22,7 +24,7 @@ class RoomsSpec:
     Args:
         train: Number of training rooms.
         val: Number of validation rooms.
-        size: Height and width in pixels, both >= 32.
+        size: Height and width in pixels, both 32 to ``LARGEST_SIDE``, ``MOST_PIXELS`` together.
         seed: Seed of the set, >= 0.
         layouts: Some of ``LAYOUTS``.
 
@@ -43,6 +45,12 @@ class RoomsSpec:
         if min(self.size) < SMALLEST:
             raise ValueError(f'size {self.size[0]}x{self.size[1]} is too small: both sides must '
                              f'be at least {SMALLEST} pixels')
+        if max(self.size) > LARGEST_SIDE or self.size[0] * self.size[1] > MOST_PIXELS:
+            raise ValueError(f'size {self.size[0]}x{self.size[1]} is too large: sides are at most '
+                             f'{LARGEST_SIDE} pixels, and both together {MOST_PIXELS}')
+        if not 0 < self.train + self.val <= MOST_ROOMS:
+            raise ValueError(f'train + val is {self.train + self.val} rooms; there must be at '
+                             f'least 1 and at most {MOST_ROOMS}')
         unknown = [name for name in self.layouts if name not in LAYOUTS]
         if unknown or not self.layouts:
             raise ValueError(f'unknown layout {", ".join(map(repr, unknown)) or "(none)"}: '

@@ -1,0 +1,77 @@
+"""Naming what stands in the way of mmseg, mmdet and mim."""
+from __future__ import annotations
+
+import pytest
+
+from mmsnnet.compat import __main__ as command
+from mmsnnet.compat import installation
+
+FITTING = {'timm': '1.0.26', 'torch': '2.1.0+cu118', 'mmcv-lite': '2.1.0', 'openmim': '0.3.9',
+           'mmsegmentation': '1.2.2', 'mmdet': '3.3.0', 'setuptools': '80.10.2'}
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    """The distributions and the modules that are missing, to be changed by the test."""
+    versions, missing = dict(FITTING), set()
+    monkeypatch.setattr(installation, 'version_of', versions.get)
+    monkeypatch.setattr(installation, 'has_module', lambda name: name not in missing)
+    return versions, missing
+
+
+def test_an_environment_that_fits_has_no_obstacle(environment):
+    assert installation.obstacles() == []
+
+
+@pytest.mark.parametrize(('package', 'version', 'words'), [
+    ('timm', '1.0.15', 'pip install "timm>=1.0.26"'),
+    ('timm', '0.9.16', 'timm 0.9.16 is too old'),
+    ('torch', '2.0.1+cu118', 'pip install "torch>=2.1"'),
+    ('mmcv-lite', '2.2.0', 'mmcv-lite 2.2.0 is refused by mmsegmentation and mmdet'),
+    ('mmcv', '2.1.0', 'mmcv and mmcv-lite are installed over each other'),
+])
+def test_a_version_that_does_not_fit_is_one_line(environment, package, version, words):
+    environment[0][package] = version
+    (line,) = installation.obstacles()
+    assert words in line
+
+
+@pytest.mark.parametrize(('module', 'words'), [
+    ('ftfy', 'pip install ftfy'),
+    ('regex', 'pip install regex'),
+    ('pkg_resources', 'pip install "setuptools<81"'),
+    ('torchvision', 'pip install torchvision'),
+])
+def test_a_module_that_is_missing_is_one_line(environment, module, words):
+    environment[1].add(module)
+    (line,) = installation.obstacles()
+    assert words in line
+
+
+def test_what_only_an_absent_package_needs_is_not_missed(environment):
+    versions, missing = environment
+    versions.clear()
+    missing.update({'ftfy', 'regex', 'pkg_resources', 'torchvision'})
+    assert installation.obstacles() == []
+
+
+def test_a_compiled_mmcv_needs_no_torchvision(environment):
+    versions, missing = environment
+    versions['mmcv'] = versions.pop('mmcv-lite')
+    missing.add('torchvision')
+    assert installation.obstacles() == []
+
+
+@pytest.mark.parametrize(('version', 'numbers'), [
+    ('2.14.1+cu130', (2, 14, 1)), ('2.2.0rc1', (2, 2, 0)), ('unknown', ())])
+def test_the_numbers_of_a_version(version, numbers):
+    assert installation.numbers_of(version) == numbers
+
+
+def test_the_status_names_every_obstacle_and_fails(environment, monkeypatch, capsys):
+    environment[1].update({'ftfy', 'pkg_resources'})
+    monkeypatch.setitem(command.COMMANDS, 'status', lambda: 'compiled: x')
+    assert command.main(['status']) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == 'compiled: x'
+    assert [line.split(':')[0] for line in lines[1:]] == ['obstacle', 'obstacle']
