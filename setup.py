@@ -154,7 +154,7 @@ setup(
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],
     packages=find_packages(include=['mmsnnet', 'mmsnnet.*']),
-    package_data={'': ['*.csv', '*.html', '*.json', 'py.typed']},
+    package_data={'': ['*.csv', '*.css', '*.html', '*.js', '*.json', 'py.typed']},
     include_package_data=False,
     python_requires='>=3.9',
     install_requires=read_requirements('runtime'),

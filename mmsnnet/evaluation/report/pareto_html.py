@@ -15,7 +15,26 @@ from mmsnnet.stitching.route_names import anchors_of_names, route_of_name
 
 from .quantities import AXIS_LABELS, shown_value
 
-_DATA = '/*DATA*/'
+
+def fill_template(template: str, data: Mapping[str, Any]) -> str:
+    """A page that needs nothing but itself.
+
+    Args:
+        template: Page with places for the shared style (``/*CHART.CSS*/``), the shared functions
+            (``/*CHART.JS*/``) and the data as JSON (``/*DATA*/``), once each.
+        data: What the page shows, as JSON can hold it.
+    """
+    folder = resources.files(__package__)
+    pieces = {
+        f'/*{name.upper()}*/': folder.joinpath(name).read_text('utf-8')
+        for name in ('chart.css', 'chart.js')
+    }
+    # A name or a metric must not end the script that holds it.
+    pieces['/*DATA*/'] = json.dumps(data, allow_nan=False).replace('<', '\\u003c')
+    for place, content in pieces.items():
+        head, tail = template.split(place)
+        template = head + content + tail
+    return template
 
 
 def _stitches(chooser: Chooser) -> list[dict[str, Any]]:
@@ -79,7 +98,8 @@ def page_data(
         key for chooser in sweeps.values() for one in chooser.candidates for key in one.metrics
     )
     rules = {key: rule_of_metric(key) for key in metrics}
-    rules[first.metric] = first.rule
+    if first.metric is not None:
+        rules[first.metric] = first.rule
     entries = []
     for name, chooser in sweeps.items():
         anchors, routes = _routes(chooser)
@@ -112,8 +132,4 @@ def to_html(
         axis: See there.
     """
     template = resources.files(__package__).joinpath('pareto_template.html').read_text('utf-8')
-    # A name or a metric must not end the script that holds it.
-    content = json.dumps(page_data(sweeps, title, axis), allow_nan=False).replace('<', '\\u003c')
-    head, tail = template.split(_DATA)
-    return head + content + tail
-
+    return fill_template(template, page_data(sweeps, title, axis))
