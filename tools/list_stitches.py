@@ -11,9 +11,12 @@ import csv
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import _cli
+
+if TYPE_CHECKING:
+    from mmsnnet.stitching import CostTable
 
 FIELDS = ('id', 'name', 'family', 'flops', 'params')
 
@@ -21,7 +24,7 @@ FIELDS = ('id', 'name', 'family', 'flops', 'params')
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line as a namespace."""
     parser = _cli.Parser(prog='list_stitches', description=__doc__.splitlines()[0])
-    parser.add_argument('config', help='config of a segmentor with a StitchedViT')
+    parser.add_argument('config', help='config of a model with a StitchedViT')
     parser.add_argument(
         '--size',
         type=int,
@@ -64,10 +67,20 @@ def list_stitches(args: argparse.Namespace) -> tuple[list[dict[str, Any]], str]:
     height, width = costs.image_size
     note = (
         f'{len(rows)} of {len(costs)} stitches, images of {height} x {width} pixels; of the whole '
-        f'model, of which neck and head are {costs.constant.flops / 1e9:.4g} GFLOPs and '
-        f'{costs.constant.params / 1e6:.4g} M parameters'
+        f'model, of which neck and head are {_head_costs(costs)}'
     )
     return rows, note
+
+
+def _head_costs(costs: CostTable) -> str:
+    """What stitches cost besides the backbone, in words; of classifiers from least to most."""
+    ends = [costs.constant + cost for cost in costs.by_last_anchor] or [costs.constant]
+
+    def between(values: list[float]) -> str:
+        return ' to '.join(f'{value:.4g}' for value in sorted({min(values), max(values)}))
+
+    gflops = between([cost.flops / 1e9 for cost in ends])
+    return f'{gflops} GFLOPs and {between([cost.params / 1e6 for cost in ends])} M parameters'
 
 
 def write_table(rows: list[dict[str, Any]], note: str, out: TextIO) -> None:

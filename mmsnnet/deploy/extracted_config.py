@@ -15,7 +15,7 @@ from mmsnnet.models.anchors.anchor_config import AnchorConfig
 #: Arguments of a StitchedViT that a FixedStitchedViT has too.
 _SHARED = (
     'img_size', 'out_indices', 'scheme', 'final_norm', 'output_cls_token', 'window_size',
-    'global_blocks', 'drop_path_rate', 'with_cp',
+    'global_blocks', 'drop_path_rate', 'with_cp', 'lift_taps',
 )  # fmt: skip
 _NAMES = ('StitchedViT', 'StitchedViTBackbone')
 #: What serves training alone, or many stitches: an extracted model is there to be run.

@@ -87,7 +87,7 @@ class SwitchedBackbone(nn.Module):
         image_size: (height, width) in pixels of the images.
 
     Raises:
-        ValueError: If there are no stitches, one twice, or one is unknown.
+        ValueError: If there are no stitches, one twice, one is unknown, or taps are not lifted.
     """
 
     def __init__(
@@ -95,6 +95,11 @@ class SwitchedBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.names = tuple(backbone.space[name].name for name in stitches)
+        if not backbone.space.lift_taps:
+            raise ValueError(
+                'A graph of several stitches needs outputs of one shape, and with lift_taps=False '
+                'that of each stitch is that of its last anchor: extract one stitch.'
+            )
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f'Stitches must be named, each once; got {list(self.names)}.')
         space = backbone.space

@@ -50,6 +50,7 @@ class FixedStitchedViT(StitchNetwork):
         drop_path_rate: As of StitchedViT, for those who train it on.
         with_cp: As of StitchedViT.
         init_cfg: MMEngine's.
+        lift_taps: As of StitchedViT.
 
     Raises:
         ValueError: If the anchors have no such stitch, or a value is not possible.
@@ -72,6 +73,7 @@ class FixedStitchedViT(StitchNetwork):
         drop_path_rate: float = 0.0,
         with_cp: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
+        lift_taps: bool = True,
     ) -> None:
         size = check_image_size(img_size)
         taps = (out_indices,) if isinstance(out_indices, int) else out_indices
@@ -79,7 +81,7 @@ class FixedStitchedViT(StitchNetwork):
             described, specs = build_anchors(
                 anchors, size, drop_path_rate, final_norm, window_size, global_blocks
             )
-            space = StitchSpace(specs, taps, scheme, normed_taps=final_norm)
+            space = StitchSpace(specs, taps, scheme, final_norm, lift_taps)
             super().__init__(
                 described,
                 space,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Union
+from typing import Any, NamedTuple, Protocol, Union
 
 import torch
 from mmengine.model import BaseModule
@@ -16,8 +16,24 @@ from mmsnnet.stitching import Block, Cross, Embed, LayerKey, Step, Stitch, Stitc
 from .anchors.anchor_vit import AnchorViT
 from .stitch_layer import StitchLayer
 
-#: One map (B, C, H/patch, W/patch) per tap, or pairs of a map and a class token (B, C).
-Features = tuple[Union[Tensor, tuple[Tensor, Tensor]], ...]
+
+class AnchorTokens(NamedTuple):
+    """Tokens with which a route ends, and the anchor whose they are.
+
+    Attributes:
+        tokens: Tokens (B, N, C) of that anchor, prefix tokens first.
+        anchor: Its label.
+        prefix_tokens: Number of its class and register tokens.
+    """
+
+    tokens: Tensor
+    anchor: str
+    prefix_tokens: int
+
+
+#: One map (B, C, H/patch, W/patch) per tap, or pairs of a map and a class token (B, C); or the
+#: tokens with which a route ends, alone.
+Features = tuple[Union[Tensor, tuple[Tensor, Tensor], AnchorTokens], ...]
 
 
 @dataclass(frozen=True)
@@ -30,12 +46,15 @@ class RunState:
     Attributes:
         images: Input (B, 3, H, W).
         tokens: Present tokens (B, N, C); None before the embedding.
-        taps: Lifted tokens (B, N, C_largest) of the taps passed so far, by output position.
+        taps: Lifted tokens (B, N, C_largest) of the taps passed so far, by output position; not
+            lifted, (B, N, C), where the space does not lift them.
+        anchor: Number of the anchor whose block ran last; None before the first block.
     """
 
     images: Tensor
     tokens: Tensor | None = None
     taps: Mapping[int, Tensor] = field(default_factory=dict)
+    anchor: int | None = None
 
 
 class Executor(Protocol):
@@ -58,7 +77,7 @@ class StitchNetwork(BaseModule):
         init_cfg: MMEngine's.
 
     Raises:
-        ValueError: If the anchors have no class token to return.
+        ValueError: If the anchors have no class token to return, or all tokens are returned.
 
     Attributes:
         executor: What runs programs in place of the network, if anything.
@@ -96,6 +115,11 @@ class StitchNetwork(BaseModule):
         # number alone does not tell 4 x 16 from 8 x 8.
         grid = anchors[0].vit.patch_embed.grid_size
         self.register_buffer('position_grid', torch.tensor(grid, dtype=torch.long))
+        if output_cls_token and not space.lift_taps:
+            raise ValueError(
+                'output_cls_token=True has no meaning with lift_taps=False, which hands on all '
+                'tokens, the class token among them: leave it out.'
+            )
         if output_cls_token and not space.anchors[-1].prefix_tokens:
             raise ValueError(
                 'output_cls_token=True needs anchors with a class token, and no window_size.'
@@ -103,7 +127,10 @@ class StitchNetwork(BaseModule):
 
     @property
     def channels(self) -> int:
-        """Channels of every output map: the width of the largest anchor."""
+        """Channels of every output map: the width of the largest anchor.
+
+        With ``lift_taps=False`` tokens have the width of the anchor that a route ends in.
+        """
         return self.space.anchors[-1].width
 
     @property
@@ -176,10 +203,10 @@ class StitchNetwork(BaseModule):
         """State after further steps; the given state is left as it is."""
         grid = self.grid(state.images)
         contexts = {}
-        tokens, taps = state.tokens, dict(state.taps)
+        tokens, taps, last = state.tokens, dict(state.taps), state.anchor
         for step in steps:
             if isinstance(step, Block):
-                anchor = self.anchor(step.anchor)
+                anchor, last = self.anchor(step.anchor), step.anchor
                 if step.anchor not in contexts:
                     contexts[step.anchor] = anchor.context(grid)
                 tokens = anchor.run_block(
@@ -194,15 +221,19 @@ class StitchNetwork(BaseModule):
                 if step.lift is not None:
                     taken = self.stitch_layer(step.lift)(taken)
                 taps[step.position] = taken
-        return replace(state, tokens=tokens, taps=taps)
+        return replace(state, tokens=tokens, taps=taps, anchor=last)
 
     def outputs(self, state: RunState) -> Features:
         """Features of a state behind the last step of a program, in the order of the taps.
 
         Returns:
             Maps (B, C_largest, H/patch, W/patch), or with ``output_cls_token`` pairs of such a
-            map and the lifted class token (B, C_largest).
+            map and the lifted class token (B, C_largest). Without lifts, the tokens of the anchor
+            in which the route ends, as :class:`AnchorTokens`.
         """
+        if not self.space.lift_taps:
+            spec = self.space.anchors[state.anchor]
+            return (AnchorTokens(state.taps[0], spec.label, spec.prefix_tokens),)
         rows, columns = self.grid(state.images)
         prefix = self.space.anchors[-1].prefix_tokens
         features = []

@@ -60,7 +60,7 @@ class StitchedViT(StitchNetwork):
     In eval mode it runs the stitch that :meth:`set_stitch` chose. In train mode every forward
     runs another one, from ``StitchSamplingHook`` or its own sampler, and leaves the choice for
     eval alone; without gradients, as a teacher makes its pseudo-labels, it runs the chosen one.
-    Every stitch returns the same shapes.
+    Every stitch returns the same shapes, unless ``lift_taps=False``.
 
     Args:
         anchors: timm names, or dicts with the attributes of :class:`AnchorConfig` as keys, in any
@@ -75,6 +75,9 @@ class StitchedViT(StitchNetwork):
             ``dict(results='DIR', gflops=120)`` (``resolve_stitch``); None is the costliest anchor.
         drop_path_rate: Stochastic depth rate of each anchor's last block.
         final_norm: Whether taps pass the final norm of their anchor.
+        lift_taps: Whether taps of smaller anchors are mapped to the largest width. False, for
+            classification, hands on the tokens of the last block, as they are, of the anchor in
+            which a route ends.
         frozen_stages: -1 freezes nothing, 0 the embeddings, n also the first n blocks of the
             largest anchor and those of the others that lie wholly beside them.
         with_cp: Whether to recompute blocks in the backward pass to save memory.
@@ -114,16 +117,17 @@ class StitchedViT(StitchNetwork):
         compile_blocks: bool | Mapping[str, Any] = False,
         sampler: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
+        lift_taps: bool = True,
         **inherited: Any,
     ) -> None:
         check_inherited_arguments(inherited)
         flags = dict(final_norm=final_norm, with_cp=with_cp, output_cls_token=output_cls_token)
-        check_types(drop_path_rate, sampler, **flags)
+        check_types(drop_path_rate, sampler, lift_taps=lift_taps, **flags)
         size = check_image_size(img_size)
         built, specs = build_anchors(
             anchors, size, drop_path_rate, final_norm, window_size, global_blocks, compile_blocks
         )
-        space = StitchSpace(specs, as_taps(out_indices), scheme, normed_taps=final_norm)
+        space = StitchSpace(specs, as_taps(out_indices), scheme, final_norm, lift_taps)
         check_size_of_patch(size, space.anchors[-1].patch_size)
         super().__init__(built, space, lora_rank, lora_alpha, with_cp, output_cls_token, init_cfg)
         self.img_size = size
@@ -131,11 +135,13 @@ class StitchedViT(StitchNetwork):
         self._freeze()
         self._stitch = resolve_stitch(self.space, size, stitch)
         self.configured_stitch = None if stitch is None else self._stitch
-        self._needs_anchor_weights = True
         self._prepare_training(sampler)
 
     def _prepare_training(self, sampler: Mapping[str, Any] | None) -> None:
-        """Lay out what training forwards need: which of them ran, and what they run."""
+        """Lay out what training needs: weights to load, which forwards ran, what they run."""
+        self._needs_anchor_weights = True
+        for anchor in self.anchors.values():
+            anchor.keeps_classifier = not self.space.lift_taps
         self._sampler_config = sampler
         self._training_stitch = self._fit = self._fitted = None
         self._forwards = TrainingForwards()
@@ -190,7 +196,9 @@ class StitchedViT(StitchNetwork):
 
         Returns:
             For each of ``out_indices`` a map (B, C_largest, H/patch, W/patch), or a pair of it
-            and the class token (B, C_largest) with ``output_cls_token``.
+            and the class token (B, C_largest) with ``output_cls_token``. With ``lift_taps=False``
+            one :class:`~mmsnnet.models.stitch_network.AnchorTokens`: tokens (B, N, C) and the
+            label of the anchor in which the stitch ends.
         """
         if stitch is None:
             stitch = self._next_training_stitch(images) if self.training else self._stitch

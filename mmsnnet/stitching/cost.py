@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import index
 
@@ -59,6 +59,11 @@ class CostTable(Mapping[str, Cost]):
         space: Space whose stitches are counted.
         image_size: (height, width) in pixels, or one number for a square.
         constant: Cost that every stitch has besides, such as that of neck and head.
+        by_last_anchor: For each anchor, from cheap to costly, the cost that stitches which end in
+            it have besides, such as that of its classifier; empty for none.
+
+    Raises:
+        ValueError: If ``by_last_anchor`` has another length than the anchors.
     """
 
     def __init__(
@@ -66,7 +71,13 @@ class CostTable(Mapping[str, Cost]):
         space: StitchSpace,
         image_size: int | tuple[int, int],
         constant: Cost = Cost(),
+        by_last_anchor: Sequence[Cost] = (),
     ) -> None:
+        if len(by_last_anchor) not in (0, len(space.anchors)):
+            raise ValueError(
+                f'by_last_anchor has {len(by_last_anchor)} costs for {len(space.anchors)} anchors.'
+            )
+        self.by_last_anchor = tuple(by_last_anchor)
         self.space = space
         self.image_size = check_image_size(image_size)
         self.constant = constant
@@ -94,12 +105,17 @@ class CostTable(Mapping[str, Cost]):
         return {name: cost.flops for name, cost in self._costs.items()}
 
     def at(self, image_size: int | tuple[int, int]) -> CostTable:
-        """The table at another image size. ``constant`` is kept, so it must not depend on size."""
-        return CostTable(self.space, image_size, self.constant)
+        """The table at another image size.
 
-    def plus(self, constant: Cost) -> CostTable:
-        """The table with a further cost that every stitch has."""
-        return CostTable(self.space, self.image_size, self.constant + constant)
+        What stitches cost besides is kept, so it must not depend on size.
+        """
+        return CostTable(self.space, image_size, self.constant, self.by_last_anchor)
+
+    def plus(self, constant: Cost = Cost(), by_last_anchor: Sequence[Cost] = ()) -> CostTable:
+        """The table with a further cost that every stitch has, or those of a last anchor."""
+        former, added = self.by_last_anchor, tuple(by_last_anchor)
+        both = tuple(map(Cost.__add__, former, added)) if former and added else former or added
+        return CostTable(self.space, self.image_size, self.constant + constant, both)
 
     def step_flops(self, step: Step) -> int:
         """FLOPs of one step of a program."""
@@ -130,7 +146,10 @@ class CostTable(Mapping[str, Cost]):
     def _count(self, stitch: Stitch) -> Cost:
         program = self.space.program(stitch)
         flops = sum(self.step_flops(step) for step in program)
-        return Cost(flops, count_params(self.space, program)) + self.constant
+        total = Cost(flops, count_params(self.space, program)) + self.constant
+        if not self.by_last_anchor:
+            return total
+        return total + self.by_last_anchor[stitch.route.segments[-1].anchor]
 
 
 def count_params(space: StitchSpace, program: tuple[Step, ...]) -> int:

@@ -84,8 +84,9 @@ def _lift_key(
 
 
 def compile_program(
-    route: Route, alignment: Alignment, taps: Sequence[int], largest: int, normed_taps: bool = False
-) -> tuple[Step, ...]:
+    route: Route, alignment: Alignment, taps: Sequence[int], largest: int,
+    normed_taps: bool = False, lift_taps: bool = True,
+) -> tuple[Step, ...]:  # fmt: skip
     """Steps of a route.
 
     Args:
@@ -94,6 +95,7 @@ def compile_program(
         taps: Blocks of the largest anchor whose outputs are wanted, increasing.
         largest: Index of the largest anchor.
         normed_taps: Whether taps pass the final norm of their anchor before the lift.
+        lift_taps: Whether taps of smaller anchors are lifted to the largest width.
 
     Returns:
         Steps that yield each tap exactly once: segments tile the common scale, so each tap lies
@@ -117,5 +119,5 @@ def compile_program(
             for position, block in owned.items():
                 if block == index:
                     lift = _lift_key(anchor, block, alignment, largest, normed_taps)
-                    steps.append(Tap(position, anchor, lift))
+                    steps.append(Tap(position, anchor, lift if lift_taps else None))
     return tuple(steps)

@@ -76,6 +76,8 @@ class StitchSpace:
         taps: Blocks of the largest anchor after which features go to the head, increasing.
         scheme: 'two_way', 'one_way', or fields of :class:`~mmsnnet.stitching.Scheme`.
         normed_taps: Whether taps pass the final norm; they then have lifts of their own.
+        lift_taps: Whether taps of smaller anchors are lifted to the largest width. Without, the
+            one tap is the last block, and the space has no lifts.
 
     Raises:
         ValueError: If the anchors cannot be stitched, or taps or scheme are not possible.
@@ -87,6 +89,7 @@ class StitchSpace:
         taps: Sequence[int],
         scheme: str | Mapping[str, object] | Scheme = 'two_way',
         normed_taps: bool = False,
+        lift_taps: bool = True,
     ) -> None:
         self.anchors = label_anchors(anchors)
         check_stitchable(self.anchors)
@@ -95,6 +98,12 @@ class StitchSpace:
         self.labels = tuple(anchor.label for anchor in self.anchors)
         depths = tuple(anchor.depth for anchor in self.anchors)
         self.taps = check_taps(taps, depths[-1])
+        self.lift_taps = lift_taps
+        if not lift_taps and self.taps != (depths[-1] - 1,):
+            raise ValueError(
+                f'lift_taps=False hands on the tokens with which a route ends, but out_indices '
+                f'are {self.taps}: put out_indices=({depths[-1] - 1},), the last block.'
+            )
         self.alignment = Alignment(depths)
         routes = enumerate_routes(depths, self.alignment, self.scheme)
         published = depths in _PUBLISHED_DEPTHS and self.scheme == parse_scheme('two_way')
@@ -186,7 +195,12 @@ class StitchSpace:
         stitch = self[stitch]
         if stitch.name not in self._programs:
             self._programs[stitch.name] = compile_program(
-                stitch.route, self.alignment, self.taps, len(self.anchors) - 1, self.normed_taps
+                stitch.route,
+                self.alignment,
+                self.taps,
+                len(self.anchors) - 1,
+                self.normed_taps,
+                self.lift_taps,
             )
         return self._programs[stitch.name]
 

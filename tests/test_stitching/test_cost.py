@@ -10,6 +10,7 @@ import pytest
 from mmsnnet.stitching import AnchorSpec, Cost, CostTable, StitchSpace, Tap, check_image_size
 from tests.test_stitching.brute_force import as_tuples, block_of_tap, make_space
 from tests.test_stitching.published_flops import COLUMNS, ROWS
+from tests.test_stitching.published_imagenet_flops import ROWS as IMAGENET_ROWS
 
 #: FLOPs published with SN-Netv2: ADE20K at 512x512 with the SETR head, NYUv2 at 480x640 with DPT.
 PUBLISHED = [dict(zip(COLUMNS, row)) for row in ROWS]
@@ -49,6 +50,30 @@ def test_all_134_published_ade20k_figures_are_met_to_the_digit(ade_space, ade_co
     assert {i: flops[i] - uncounted[i] for i in flops} == figures
     assert (figures[0], figures[1]) == (33_522_505_728, 363_157_291_008)
     assert len(set(figures.values())) == 47
+
+
+def test_all_134_published_imagenet_figures_are_met_to_the_digit():
+    # Nothing is lifted; the norm and the classifier of 1000 classes are those of the last anchor.
+    space = StitchSpace([SMALL, LARGE], (23,), normed_taps=True, lift_taps=False)
+    classifiers = [Cost(flops=1000 * anchor.width) for anchor in space.anchors]
+    costs = CostTable(space, 224, by_last_anchor=classifiers)
+    assert {s.published_id: costs[s].flops for s in space} == dict(IMAGENET_ROWS)
+
+
+def test_a_cost_by_the_last_anchor_is_kept_at_another_size_and_added_up():
+    space = make_space((3, 6))
+    ends = [Cost(1, 10), Cost(2, 20)]
+    table = CostTable(space, 32, by_last_anchor=ends).plus(Cost(100), ends).at(64)
+    alone = CostTable(space, 64)
+    for stitch in space:
+        last = stitch.route.segments[-1].anchor
+        more = Cost(100 + 2 * ends[last].flops, 2 * ends[last].params)
+        assert table[stitch] == alone[stitch] + more
+
+
+def test_costs_of_too_few_last_anchors_are_refused():
+    with pytest.raises(ValueError, match='by_last_anchor has 1 costs for 2 anchors'):
+        CostTable(make_space((3, 6)), 32, by_last_anchor=[Cost()])
 
 
 @pytest.mark.parametrize(('small', 'column'), [(SMALL, 'nyuv2_s_l'), (BASE, 'nyuv2_b_l')])

@@ -21,6 +21,7 @@ from mmsnnet.models import (
     find_predicting_backbone,
     find_stitched_backbone,
 )
+from mmsnnet.models.host.classifier_weights import fill_classifiers
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.host.head_weights import load_head_weights
 from mmsnnet.registry import HOOKS
@@ -36,6 +37,9 @@ class StitchInitHook(Hook):
     images; the sums are pooled, one process solves, and all get the same weights. The fit is
     skipped where a resumed or loaded checkpoint holds fitted stitches; the anchors' own weights are
     then neither needed nor read.
+
+    A StitchedClsHead starts from the classifiers in the anchors' weights, where these have as many
+    classes; no loaded checkpoint is overwritten.
 
     It also refuses heads whose channels do not fit the backbone, names a data preprocessor whose
     normalisation does not, and refuses to evaluate stitches that were never fitted.
@@ -83,6 +87,9 @@ class StitchInitHook(Hook):
         backbone = find_stitched_backbone(runner.model)
         check_channels(runner.model)
         _check_normalization(runner, backbone)
+        if not runner._has_loaded:  # else its own classifiers would be lost
+            for line in fill_classifiers(runner.model):
+                runner.logger.info(line)
         if backbone.is_fitted:
             runner.logger.info('Stitch layers are fitted already; StitchInitHook leaves them.')
             return

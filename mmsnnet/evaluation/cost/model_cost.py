@@ -1,4 +1,4 @@
-"""What a whole segmentor, depth estimator or detector costs: backbone, neck and head."""
+"""What a whole segmentor, depth estimator, detector or classifier costs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.head_check import check_channels
-from mmsnnet.models.host.lookup import is_detector
+from mmsnnet.models.host.lookup import is_classifier, is_detector, reads_anchor_tokens
 from mmsnnet.models.host.meta_call import meta_call, meta_features
+from mmsnnet.models.stitch_network import AnchorTokens
 from mmsnnet.stitching import Cost, CostTable, check_image_size
 
 from .flop_counter import FlopCounter
@@ -23,18 +24,26 @@ _SINGLE_STAGE = ('bbox_head', 'mask_head', 'panoptic_head')
 
 
 def _inference_modules(model: nn.Module) -> dict[str, nn.Module]:
-    """Neck, if any, and decode head; neck and all heads of a detector.
+    """Neck, if any, and decode head or classifier; neck and all heads of a detector.
 
     Raises:
-        ValueError: If the model has no head that can be counted.
+        ValueError: If the model has no head that can be counted, or none of one cost.
     """
     if is_detector(model):
         return _detector_modules(model)
+    if reads_anchor_tokens(model):
+        raise ValueError(
+            f'The cost of {type(model.head).__name__} depends on the anchor in which a stitch '
+            'ends: see classifier_costs().'
+        )
+    if is_classifier(model):
+        modules = {'neck': getattr(model, 'neck', None), 'head': model.head}
+        return {name: module for name, module in modules.items() if module is not None}
     if getattr(model, 'decode_head', None) is None:
         raise ValueError(
             f'{type(model).__name__} has no decode_head, so the cost of its head cannot be '
-            'counted; only segmentors and depth estimators of MMSegmentation and detectors of '
-            'MMDetection are.'
+            'counted; only segmentors and depth estimators of MMSegmentation, detectors of '
+            'MMDetection and classifiers of MMPretrain are.'
         )
     modules = {'neck': getattr(model, 'neck', None), 'decode_head': model.decode_head}
     return {name: module for name, module in modules.items() if module is not None}
@@ -66,9 +75,12 @@ def _run_head(head: nn.Module, features: Any, depth_size: tuple[int, int] | None
 def _run_segmentor(
     modules: dict[str, nn.Module], depth_size: tuple[int, int] | None, features: Any
 ) -> None:
-    """Run neck and decode head on features of the backbone."""
+    """Run neck and decode head, or classifier, on features of the backbone."""
     if 'neck' in modules:
         features = modules['neck'](features)
+    if 'head' in modules:
+        modules['head'].forward(features)
+        return
     _run_head(modules['decode_head'], features, depth_size)
 
 
@@ -162,12 +174,13 @@ def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
     model may be on any device, the meta device too, and is left as it was.
 
     Args:
-        model: Segmentor, depth estimator or detector with a StitchedViT, wrapped or not.
+        model: Segmentor, depth estimator, detector or classifier with a StitchedViT, wrapped or
+            not.
         image_size: (height, width) in pixels, or one number for a square.
 
     Raises:
         ValueError: If there is no StitchedViT or no such head, its channels do not fit the
-            backbone, or it cannot be executed on shapes alone.
+            backbone, it cannot be executed on shapes alone, or it depends on the last anchor.
     """
     height, width = check_image_size(image_size)
     model = model.module if is_model_wrapper(model) else model
@@ -190,15 +203,41 @@ def head_cost(model: nn.Module, image_size: int | tuple[int, int]) -> Cost:
     return Cost(_count_flops(modules, run, features), sum(param.numel() for param in params))
 
 
+def classifier_costs(model: nn.Module, image_size: int | tuple[int, int]) -> tuple[Cost, ...]:
+    """Cost of what a StitchedClsHead runs behind each anchor, from cheap to costly.
+
+    Args:
+        model: Classifier with such a head, wrapped or not.
+        image_size: (height, width) in pixels, or one number for a square.
+
+    Raises:
+        ValueError: If the head does not fit the backbone.
+    """
+    size = check_image_size(image_size)
+    model = model.module if is_model_wrapper(model) else model
+    check_channels(model)
+    head, costs = model.head, []
+    for anchor in find_stitched_backbone(model).space.anchors:
+        tokens = torch.empty(1, anchor.num_tokens(size), anchor.width, device='meta')
+        feats = (AnchorTokens(tokens, anchor.label, anchor.prefix_tokens),)
+        flops = _count_flops({'head': head}, head.forward, feats)
+        params = sum(weight.numel() for weight in head.anchor_weights(anchor.label).values())
+        costs.append(Cost(flops, params))
+    return tuple(costs)
+
+
 def model_costs(model: nn.Module, image_size: int | tuple[int, int]) -> CostTable:
     """Cost of the whole model under each stitch: backbone, neck and head.
 
     Args:
-        model: Segmentor, depth estimator or detector with a StitchedViT, wrapped or not.
+        model: Segmentor, depth estimator, detector or classifier with a StitchedViT, wrapped or
+            not.
         image_size: (height, width) in pixels, or one number for a square.
 
     Raises:
         ValueError: As :func:`head_cost`.
     """
-    head = head_cost(model, image_size)
-    return find_stitched_backbone(model).costs.at(image_size).plus(head)
+    costs = find_stitched_backbone(model).costs.at(image_size)
+    if reads_anchor_tokens(model.module if is_model_wrapper(model) else model):
+        return costs.plus(by_last_anchor=classifier_costs(model, image_size))
+    return costs.plus(head_cost(model, image_size))

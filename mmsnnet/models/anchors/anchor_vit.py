@@ -46,7 +46,14 @@ class AnchorViT(nn.Module, ABC):
         vit_class: Class of timm whose models the subclass serves.
         timm_modules: Modules of timm whose named models are of that class.
         known_parts: Blocks and attentions whose cost is known.
+        keeps_classifier: Whether loading the anchor's weights keeps what they have of its
+            classifier, for a head to take over.
+        classifier: Where those weights came from, and what they had by timm's names (``head.*``,
+            ``fc_norm.*``); None before loading.
     """
+
+    keeps_classifier: bool = False
+    classifier: tuple[str, dict[str, Tensor]] | None = None
 
     vit_class: ClassVar[type[nn.Module]]
     timm_modules: ClassVar[tuple[str, ...]]

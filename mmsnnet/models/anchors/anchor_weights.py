@@ -19,6 +19,8 @@ from .anchor_vit import AnchorViT
 
 #: Parts of classification and pretraining that a dense backbone does not hold.
 _IGNORED = ('head', 'fc_norm', 'attn_pool', 'pre_logits', 'mask_token', 'decoder', 'norm.')
+#: Of these, what a classifier behind the tokens needs.
+_CLASSIFIER = ('head.', 'head_dist.', 'fc_norm.')
 _HINT = 'Give a local file instead: anchors=[dict(model_name={name!r}, checkpoint=FILE), ...].'
 
 
@@ -39,6 +41,9 @@ def load_anchor_weights(anchor: AnchorViT) -> None:
     else:
         return
     _load_checked(anchor, state, source, config.checkpoint_prefix)
+    if anchor.keeps_classifier:
+        kept = {name: value for name, value in state.items() if name.startswith(_CLASSIFIER)}
+        anchor.classifier = source, kept
     print_log(f'Loaded anchor {config.model_name} from {source}.', logger='current')
 
 
@@ -110,6 +115,8 @@ def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
     """Weights that timm knows for an anchor, laid out for the anchor's image size."""
     config = anchor.config
     arguments = anchor.timm_arguments(anchor.vit.patch_embed.img_size)
+    if anchor.keeps_classifier:
+        del arguments['num_classes']  # as many as the weights have
     try:
         # The weights that the constructor would draw are overwritten: leave the RNG alone.
         with torch.random.fork_rng(devices=[]):

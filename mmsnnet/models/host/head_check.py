@@ -14,8 +14,10 @@ from typing import Any
 from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
+from ..stitched_vit import StitchedViT
+from .classifier_check import check_classifier
 from .layer_widths import LayerWidths
-from .lookup import find_stitched_backbone, is_detector
+from .lookup import find_stitched_backbone, is_classifier, is_detector
 from .meta_call import meta_call, meta_features
 
 #: Side, in tokens, of the maps that a neck is tried on: small, and divisible by usual strides.
@@ -85,13 +87,13 @@ class Argument:
 
 
 def check_channels(model: nn.Module) -> None:
-    """Check that neck and heads of a segmentor or detector take what its StitchedViT delivers.
+    """Check that neck and heads of a model take what its StitchedViT delivers.
 
     Auxiliary heads are checked too. Passed over are all heads behind a neck that cannot run on
     shapes alone, and what heads of detectors compute with their input.
 
     Args:
-        model: Segmentor or detector with a StitchedViT, wrapped or not.
+        model: Segmentor, detector or classifier with a StitchedViT, wrapped or not.
 
     Raises:
         ValueError: If the model has no StitchedViT, or something does not fit; the message names
@@ -99,6 +101,10 @@ def check_channels(model: nn.Module) -> None:
     """
     model = model.module if is_model_wrapper(model) else model
     backbone = find_stitched_backbone(model)
+    if is_classifier(model):
+        check_classifier(model, backbone)
+        return
+    _check_lifted(model, backbone)
     count = len(backbone.space.taps)
     maps = Maps(
         'the backbone', [backbone.channels] * count, [backbone.patch_size] * count,
@@ -119,6 +125,20 @@ def check_channels(model: nn.Module) -> None:
         _check_arguments(_head_arguments(path, head, maps), maps)
         _check_class_tokens(path, head, maps)
         _check_layers(path, head, maps)
+
+
+def _check_lifted(model: nn.Module, backbone: StitchedViT) -> None:
+    """Refuse tokens of whichever anchor for a model that reads maps.
+
+    Raises:
+        ValueError: If the backbone delivers them.
+    """
+    if not backbone.space.lift_taps:
+        raise ValueError(
+            f'{type(model).__name__} reads maps of constant channels, but lift_taps=False hands on '
+            'the tokens of whichever anchor a stitch ends in, for StitchedClsHead alone: leave '
+            'lift_taps out.'
+        )
 
 
 def _check_arguments(arguments: Iterator[Argument], maps: Maps) -> None:

@@ -59,6 +59,18 @@ def is_detector(model: nn.Module) -> bool:
     return not hasattr(model, 'decode_head') and any(hasattr(model, name) for name in names)
 
 
+def is_classifier(model: nn.Module) -> bool:
+    """Whether a model is a classifier of MMPretrain: backbone, neck or none, and one head."""
+    if hasattr(model, 'decode_head') or is_detector(model):
+        return False
+    return getattr(model, 'head', None) is not None
+
+
+def reads_anchor_tokens(model: nn.Module) -> bool:
+    """Whether a model's head chooses its weights by the anchor in which a stitch ends."""
+    return is_classifier(model) and hasattr(model.head, 'check_backbone')
+
+
 def without_augmentation(model: nn.Module) -> nn.Module:
     """The model that an augmenting one runs on each copy of an image, or the model itself."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
