@@ -108,9 +108,10 @@ def plot(args: argparse.Namespace) -> list[Path]:
         'html': lambda: to_html(sweeps, args.title, args.axis).encode(),
     }
     files = {out: kind} if kind else {out / f'pareto.{kind}': kind for kind in KINDS}
-    for path, kind in files.items():
+    contents = {path: make[kind]() for path, kind in files.items()}
+    for path, content in contents.items():  # only now: what is refused leaves no folder behind
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(make[kind]())
+        path.write_bytes(content)
     return list(files)
 
 

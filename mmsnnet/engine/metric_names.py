@@ -34,11 +34,20 @@ def _kind(metric: Any, *names: str) -> bool:
 
 
 def _names(metric: Any) -> list[str] | None:
-    """Names that a metric returns, without its prefix; None where this is not known."""
+    """Names that a metric returns, without its prefix; None where this is not known.
+
+    Raises:
+        ValueError: If mmseg's IoUMetric is asked for something that it does not compute.
+    """
     if getattr(metric, 'format_only', False) or _kind(metric, 'DumpResults'):
         return []
     if _kind(metric, 'IoUMetric'):
-        return ['aAcc', *(name for one in metric.metrics for name in _IOU_NAMES.get(one, ()))]
+        unknown = [one for one in metric.metrics if one not in _IOU_NAMES]
+        if unknown:
+            raise ValueError(
+                f'IoUMetric does not compute iou_metrics={unknown}; it knows {list(_IOU_NAMES)}.'
+            )
+        return ['aAcc', *(name for one in metric.metrics for name in _IOU_NAMES[one])]
     if _kind(metric, 'DepthMetric'):
         return list(metric.metrics)
     return None

@@ -61,3 +61,10 @@ def test_what_is_not_possible_is_one_line(folders, capsys, arguments, message):
     assert main([*folders, *arguments]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count('\n') == 1
+
+
+def test_a_plot_that_cannot_be_drawn_leaves_no_folder_behind(folders, tmp_path, capsys):
+    out = tmp_path / 'new' / 'x.html'
+    assert main([folders[0], '--axis', 'ms', '--out', str(out)]) != 0
+    assert 'ms' in capsys.readouterr().err
+    assert not out.parent.exists()

@@ -561,7 +561,7 @@ def test_a_checkpoint_of_other_anchors_is_refused(trained, tmp_path, capsys):
         (['model.decode_head.type=NoHead'], 'NoHead'),
         (['test_dataloader.dataset.data_root=nowhere'], 'nowhere'),
         (['test_dataloader.dataset.type=NoData'], 'NoData'),
-        (['test_evaluator.iou_metrics=[mDonut]'], "'mIoU' of the loop is not among the metrics"),
+        (['test_evaluator.iou_metrics=[mDonut]'], "does not compute iou_metrics=['mDonut']"),
         (['custom_imports.imports=[no_such_module]'], 'no_such_module'),
     ],
 )
