@@ -9,6 +9,7 @@ before it has been compared with the stitched model.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,6 +59,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     forms.add_argument(
         '--size', type=int, nargs='+', metavar=('H', 'W'), help='of the images (default: img_size)'
     )
+    forms.add_argument(
+        '--with-preprocessing',
+        action='store_true',
+        help='pictures of any size in (uint8), labels or depth out',
+    )
+    forms.add_argument(
+        '--dynamic-size', action='store_true', help='images of any size in, where that is exact'
+    )
+    forms.add_argument(
+        '--check-data',
+        type=int,
+        metavar='N',
+        help="check, score and time the files on N images of the config's test data set",
+    )
     parser.add_argument('--overwrite', action='store_true', help='replace an existing folder')
     _cli.add_config_options(parser)
     return parser.parse_args(argv)
@@ -80,11 +95,13 @@ def choose(args: argparse.Namespace, model: Any) -> list[str]:
             'Say which stitch, by one of --stitch, --gflops, --ms, --min-metric and '
             f'--all-stitches; got {", ".join(asked) or "none"}.'
         )
-    space = find_stitched_backbone(model).space
+    backbone = find_stitched_backbone(model)
+    space = backbone.space
     if args.all_stitches:
         if args.stitches == 'front':
             return [one.name for one in model.chooser.front()]
-        return [stitch.name for stitch in select_stitches(space, args.stitches)]
+        chosen = select_stitches(space, backbone.costs.flops, args.stitches)
+        return [stitch.name for stitch in chosen]
     if args.stitch is not None:
         return [space[args.stitch].name]
     if args.min_metric is not None:
@@ -103,7 +120,7 @@ def export(args: argparse.Namespace) -> list[str]:
     """
     from mmsnnet.apis import init_model
     from mmsnnet.apis.model_config import load_model_config
-    from mmsnnet.deploy.description import describe, hash_of_file
+    from mmsnnet.deploy.description import as_exported, describe, hash_of_file
     from mmsnnet.evaluation.cost.model_cost import model_costs
     from mmsnnet.models import find_stitched_backbone
 
@@ -119,6 +136,7 @@ def export(args: argparse.Namespace) -> list[str]:
     )
     backbone = find_stitched_backbone(model)
     size = tuple(args.size * 2)[:2] if args.size else backbone.img_size
+    check_forms(args)
     names = choose(args, model)
     metadata = describe(
         model,
@@ -128,13 +146,41 @@ def export(args: argparse.Namespace) -> list[str]:
         model.chooser if args.results else None,
         source=dict(checkpoint=Path(args.checkpoint).name, sha256=hash_of_file(args.checkpoint)),
     )
+    metadata = as_exported(metadata, model, args.with_preprocessing, args.dynamic_size)
     lines: list[str] = []
+    config = load_model_config(args.config, args.cfg_options)
+    checked = checks_on_data(args, model, config, metadata)
     if args.all_stitches:
-        write_all(args, model, metadata, lines.append)
+        write_all(args, model, metadata, checked, lines.append)
     else:
-        config = load_model_config(args.config, args.cfg_options)
-        write_one(args, model, config, metadata, lines.append)
+        write_one(args, model, config, metadata, checked, lines.append)
     return lines
+
+
+def check_forms(args: argparse.Namespace) -> None:
+    """Refuse options of files that are not asked for.
+
+    Raises:
+        ValueError: If there are some.
+    """
+    for option in ('with_preprocessing', 'dynamic_size', 'check_data'):
+        if getattr(args, option) and not args.all_stitches and not forms_of(args):
+            forms = ', '.join(f'--{form}' for form in FORMS)
+            raise ValueError(
+                f'--{option.replace("_", "-")} is of exported files: ask for one of {forms}.'
+            )
+
+
+def checks_on_data(
+    args: argparse.Namespace, model: Any, config: Any, metadata: Any
+) -> dict[str, Any]:
+    """Arguments of ``export_onnx`` for --check-data."""
+    if args.check_data is None:
+        return {}
+    from mmsnnet.deploy.check_data import DataCheck
+
+    check = DataCheck(config, model, metadata, args.check_data)
+    return dict(images=check.images, score=check.score)
 
 
 def forms_of(args: argparse.Namespace) -> list[str]:
@@ -143,7 +189,12 @@ def forms_of(args: argparse.Namespace) -> list[str]:
 
 
 def write_one(
-    args: argparse.Namespace, model: Any, config: Any, metadata: Any, report: Any
+    args: argparse.Namespace,
+    model: Any,
+    config: Any,
+    metadata: Any,
+    checked: dict[str, Any],
+    report: Any,
 ) -> None:
     """Write the folder of one stitch."""
     from mmsnnet.deploy.export import check_extracted, export_onnx
@@ -156,25 +207,32 @@ def write_one(
     def add_forms(folder: Path) -> None:
         forms = forms_of(args)
         if forms:
-            export_onnx(model, metadata, folder / 'model.onnx', forms, report=report)
+            path = folder / 'model.onnx'
+            export_onnx(model, metadata, path, forms, report=report, **checked)
 
     report(
         f'{entry.name}: {entry.flops / 1e9:.4g} GFLOPs, {entry.params / 1e6:.4g} M parameters of '
         f'the whole model; {agreement}'
     )
+    said = dataclasses.replace(metadata, checks=dict(agreement=agreement.as_dict()))
+    outputs = tuple('logits' if one == 'labels' else one for one in said.outputs)
+    said = dataclasses.replace(said, outputs=outputs, preprocessing=False, dynamic_size=True)
     save_extracted(
-        args.out, extracted, fixed, metadata, args.format, args.overwrite, check=add_forms
+        args.out, extracted, fixed, said, args.format, args.overwrite, check=add_forms
     )
 
 
-def write_all(args: argparse.Namespace, model: Any, metadata: Any, report: Any) -> None:
+def write_all(
+    args: argparse.Namespace, model: Any, metadata: Any, checked: dict[str, Any], report: Any
+) -> None:
     """Write the folder of one file for many stitches."""
     from mmsnnet.deploy.export import export_onnx
     from mmsnnet.deploy.extraction import METADATA_NAME, new_folder
 
     forms = list(dict.fromkeys(['fp32', *forms_of(args)]))
     with new_folder(args.out, args.overwrite) as folder:
-        export_onnx(model, metadata, folder / 'all_stitches.onnx', forms, report=report)
+        path = folder / 'all_stitches.onnx'
+        export_onnx(model, metadata, path, forms, report=report, **checked)
         (folder / METADATA_NAME).write_text(metadata.to_json() + '\n', encoding='utf-8')
     report(f'{len(metadata.stitches)} stitches in one file')
 

@@ -4,10 +4,12 @@ mmengine's loaders leave the argument out. Torch then follows its default, which
 ``TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1``, a common workaround, turns into executing what a file says.
 Everything that reads checkpoints by mmengine (resuming, ``load_from``, ``init_cfg``, the hosts'
 ``init_model``) finds its loader by the scheme of the path, so those for local files and the web
-are replaced. Other schemes (object stores) stay mmengine's.
+are replaced. Other schemes (object stores) stay mmengine's. Files of safetensors, which mmengine
+does not know, are read besides.
 """
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ from mmengine.dist import barrier, get_rank
 from mmengine.runner import CheckpointLoader
 
 from mmsnnet.compat.safe_load import load_allowed
+
+#: Under this key the header of a safetensors file may hold the ``meta`` of a checkpoint, as JSON.
+META_KEY = 'mmengine_meta'
 
 
 def load_local(filename: str, map_location: Any = None) -> Any:
@@ -30,11 +35,32 @@ def load_local(filename: str, map_location: Any = None) -> Any:
     Raises:
         FileNotFoundError: if there is no such file.
         pickle.UnpicklingError: if it holds more than tensors and what mmengine stores.
+        ValueError: if a file of safetensors is damaged.
     """
     path = os.path.expanduser(filename)
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{filename} can not be found.')
+    if path.endswith('.safetensors'):
+        return _load_safetensors(path, map_location)
     return load_allowed(path, map_location=map_location)
+
+
+def _load_safetensors(path: str, map_location: Any) -> dict[str, Any]:
+    """Content of a file of safetensors as that of a checkpoint of mmengine.
+
+    Its meta are the JSON text under ``META_KEY`` in the file's header, if there is one.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    device = 'cpu' if map_location is None or callable(map_location) else str(map_location)
+    try:
+        with safe_open(path, framework='pt', device=device) as file:
+            meta = json.loads((file.metadata() or {}).get(META_KEY, '{}'))
+            names = file.keys()
+            state = {name: file.get_tensor(name) for name in names}
+    except (SafetensorError, ValueError) as error:
+        raise ValueError(f'{path} is damaged, or no file of safetensors: {error}') from None
+    return {'meta': meta, 'state_dict': state}
 
 
 def load_http(filename: str, map_location: Any = None, model_dir: str | None = None) -> Any:

@@ -22,18 +22,20 @@ class Agreement:
     """Differences of outputs over some images.
 
     Attributes:
-        relative: Largest absolute difference over the largest absolute value expected.
+        relative: Largest absolute difference over the largest absolute value expected; None where
+            labels come out.
         labels: Share of pixels (or images) with the same class; None where there are no classes.
         images: Number of images compared.
     """
 
-    relative: float
+    relative: float | None
     labels: float | None
     images: int
 
     def __str__(self) -> str:
-        labels = '' if self.labels is None else f', {100 * self.labels:.3f} % equal labels'
-        return f'relative difference {self.relative:.2e}{labels} over {self.images} images'
+        parts = [] if self.relative is None else [f'relative difference {self.relative:.2e}']
+        parts += [] if self.labels is None else [f'{100 * self.labels:.3f} % equal labels']
+        return f'{", ".join(parts)} over {self.images} images'
 
     def as_dict(self) -> dict[str, float | int | None]:
         """Fields by name."""
@@ -51,8 +53,9 @@ class Agreement:
         """
         least, most = BARS[precision]
         wrong = self.labels is not None and not self.labels >= least
-        far = most is not None and not self.relative <= most
-        if wrong or far or not np.isfinite(self.relative):
+        relative = 0.0 if self.relative is None else self.relative
+        far = most is not None and not relative <= most
+        if wrong or far or not np.isfinite(relative):
             raise ValueError(
                 f'{what} does not compute what the model does: {self}; {precision} must keep '
                 f'{100 * least:g} % of labels'
@@ -76,7 +79,8 @@ def compare(
         run: Outputs of the exported model for images (B, C, H, W).
         expected: Outputs of the original.
         batches: Images.
-        has_classes: Whether the first output holds logits (B, classes, ...).
+        has_classes: Whether the first output holds logits (B, classes, ...), or labels where it is
+            of integers.
 
     Raises:
         ValueError: If shapes differ or there are no images.
@@ -92,13 +96,22 @@ def compare(
             difference = max(difference, _largest(mine.astype(np.float64) - its))
             scale = max(scale, _largest(its))
         if has_classes:
-            same = got[0].argmax(1) == wanted[0].argmax(1)
+            same = _labels(got[0]) == _labels(wanted[0])
             equal, labels = equal + int(same.sum()), labels + same.size
         images += len(batch)
     if not images:
         raise ValueError('There are no images to check the exported model on.')
     share = equal / labels if has_classes else None
+    if np.issubdtype(got[0].dtype, np.integer):  # how far labels are apart means nothing
+        return Agreement(None, share, images)
     return Agreement(difference / scale if scale else difference, share, images)
+
+
+def _labels(output: np.ndarray) -> np.ndarray:
+    """Labels of logits (B, classes, ...), or the labels that they are already."""
+    if np.issubdtype(output.dtype, np.integer):
+        return output
+    return output.argmax(1) if output.shape[1] > 1 else output > 0
 
 
 def _largest(values: np.ndarray) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
@@ -48,7 +49,7 @@ def describe(
         task=task_of(model),
         image_size=tuple(image_size),
         stitches=_entries(backbone, stitches, costs, chooser),
-        outputs=output_names(model, len(backbone.space.taps)),
+        outputs=output_names(model, _num_features(model, backbone)),
         mean=mean,
         std=std,
         channel_order=order,
@@ -57,6 +58,48 @@ def describe(
         metric=chooser.metric if chooser else None,
         rule=chooser.rule if chooser else 'greater',
         source=dict(source or {}),
+    )
+
+
+def _num_features(model: nn.Module, backbone: StitchedViT) -> int:
+    """Number of maps that neck, or backbone without one, delivers."""
+    taps = len(backbone.space.taps)
+    return taps if getattr(model, 'neck', None) is None else getattr(model.neck, 'num_outs', taps)
+
+
+def as_exported(
+    metadata: ModelMetadata,
+    model: nn.Module,
+    preprocessing: bool = False,
+    dynamic_size: bool = False,
+) -> ModelMetadata:
+    """Metadata of a file that is to be exported in some way.
+
+    Args:
+        metadata: Result of :func:`describe`.
+        model: The stitched model.
+        preprocessing: Whether pictures go in and labels or depth come out.
+        dynamic_size: Whether images of any size go in.
+
+    Raises:
+        ValueError: If the patch does not divide the size, or the settings exclude each other.
+    """
+    patch, size = find_stitched_backbone(model).patch_size, metadata.image_size
+    if any(side < patch or side % patch for side in size):
+        raise ValueError(
+            f'Images of {size[0]} x {size[1]} pixels cannot be exported: sides must be multiples '
+            f'of the patch of {patch} pixels.'
+        )
+    if dynamic_size and preprocessing:
+        raise ValueError(
+            'With preprocessing pictures of any size go in already; they are resized to the size '
+            'of the export. Leave out one of --dynamic-size and --with-preprocessing.'
+        )
+    if dynamic_size and len(metadata.stitches) > 1:
+        raise ValueError('--dynamic-size exports one stitch; a file of several has one size.')
+    outputs = output_names(model, len(metadata.outputs), preprocessing)
+    return dataclasses.replace(
+        metadata, outputs=outputs, preprocessing=preprocessing, dynamic_size=dynamic_size
     )
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +19,17 @@ from mmsnnet.runtime.metadata import ModelMetadata
 from mmsnnet.runtime.session import StitchSession
 
 from .agreement import Agreement, compare
+from .dynamic_size import with_free_sizes
 from .inference import FixedInference, SwitchedInference
 from .onnx_export import export_program, require_onnx, write_onnx
-from .variants import halve, quantize, write_openvino
+from .preprocessing import PictureInference
+from .variants import halve, quantize, relabel, write_openvino
+
+#: What scores a file: takes it, the float32 file it was made from and a reporter of lines, and
+#: returns entries of the checks.
+Score = Callable[[Path, Path, Callable[[str], None]], Mapping[str, Any]]
+#: Weights that fit one ONNX file, a little below 2^31 bytes.
+MOST_BYTES = (1 << 31) - (1 << 24)
 
 #: Suffix of each form of a file, behind the name that the user gives.
 SUFFIXES = {
@@ -28,11 +37,40 @@ SUFFIXES = {
 }  # fmt: skip
 
 
-def random_images(metadata: ModelMetadata, seed: int = 0) -> list[np.ndarray]:
-    """Normalised noise (B, C, H, W) in batches of 1 and 3, to check a file on."""
-    generator = np.random.default_rng(seed)
-    shape = (len(metadata.mean), *metadata.image_size)
-    return [generator.standard_normal((batch, *shape), dtype=np.float32) for batch in (1, 3)]
+def random_images(
+    metadata: ModelMetadata, seed: int = 0, sizes: Sequence[tuple[int, int]] = ()
+) -> list[np.ndarray]:
+    """Noise to check a file on, in batches of 1 and 3 and in further sizes.
+
+    Args:
+        metadata: Of the file; images are what it takes: normalised (B, C, H, W), or pictures.
+        seed: Of the noise.
+        sizes: (height, width) of a further batch of 2 each.
+    """
+    generator, found = np.random.default_rng(seed), []
+    channels, own = len(metadata.mean), tuple(metadata.image_size)
+    for batch, size in [(1, own), (3, own), *((2, size) for size in sizes)]:
+        if metadata.preprocessing:
+            shape = (batch, *size, channels)
+            found.append(generator.integers(0, 256, shape, dtype=np.uint8))
+        else:
+            shape = (batch, channels, *size)
+            found.append(generator.standard_normal(shape, dtype=np.float32))
+    return found
+
+
+def check_sizes(metadata: ModelMetadata, patch: int) -> list[tuple[int, int]]:
+    """Three sizes other than the one that a graph is traced with, if it takes others."""
+    height, width = metadata.image_size
+    if metadata.preprocessing:
+        return [(height + 7, width + 2), (2 * height, width), (max(height // 2, 8), width + 33)]
+    if metadata.dynamic_size:
+        return [
+            (height + patch, width + 2 * patch),
+            (2 * height, width + patch),
+            (max(height - patch, 2 * patch), width + 3 * patch),
+        ]
+    return []
 
 
 def export_onnx(
@@ -43,38 +81,65 @@ def export_onnx(
     images: Sequence[np.ndarray] = (),
     overwrite: bool = False,
     report: Callable[[str], None] = lambda line: None,
+    score: Score = lambda place, base, report: {},
 ) -> dict[str, tuple[Path, Agreement]]:
-    """Write a stitched model as ONNX, and in other forms.
+    """Write a stitched model as ONNX, and in other forms; returns path and agreement of each.
 
-    With several stitches the number of one is a second input. A file appears only if it agrees
-    with the model, on noise and the images given, under every stitch.
+    Several stitches make the number of one a second input. Files appear only if all agree with the
+    model on noise and the images given.
 
     Args:
-        model: Stitched model in eval mode with its weights; it is left as it is.
-        metadata: What to say of the file, and which stitches to export, in order.
+        model: Stitched model in eval mode; it is left as it is.
+        metadata: What to say of the file, how to export it, and which stitches, in order.
         path: The .onnx file to write; other forms lie beside it.
         forms: Keys of ``SUFFIXES``.
-        images: Batches (B, C, H, W) to check on besides.
-        overwrite: Whether to replace files.
+        images: Further batches to check on, as the file takes them.
+        overwrite: Whether to replace files; else they are refused by a FileExistsError.
         report: Called with a line for each file.
-
-    Returns:
-        Path and agreement of each form.
+        score: Scores a file that agrees; its result is kept in the checks of the metadata.
 
     Raises:
-        FileExistsError: If a file exists already.
-        ImportError: If onnx is missing.
-        ValueError: If a form is unknown or disagrees with the model; nothing is written then.
+        ValueError: If a form is unknown, or a file impossible or wrong.
     """
-    targets, done, batches = _targets(Path(path), forms), {}, [*random_images(metadata), *images]
+    targets, done = _targets(Path(path), forms), {}
     with new_files(targets.values(), overwrite) as places, active_kept(model):
-        base = next(iter(places.values())).with_name('base')
+        base = next(iter(places.values())).with_name('.base.onnx')
         program = _write_base(model, metadata, base)
-        for form, target in targets.items():
-            said = _write_form(form, program, base, places[target], metadata)
-            done[form] = target, check_file(model, places[target], batches, said, target.name)
-            report(f'{target.name}: {done[form][1]}')
+        for (form, target), place in zip(targets.items(), places.values()):
+            said = _write_form(form, program, base, place, metadata)
+            agreement = check_file(model, place, _batches(model, said, images), said, target.name)
+            report(f'{target.name}: {agreement}, {size_of(place) / 1e6:.4g} MB')
+            said = _checked(said, agreement, place, score(place, base, report))
+            write_metadata(place, said, program, base)
+            done[form] = target, agreement
     return done
+
+
+def _checked(
+    metadata: ModelMetadata, agreement: Agreement, place: Path, scores: Mapping[str, Any]
+) -> ModelMetadata:
+    """Metadata with what was found of a file."""
+    checks = dict(agreement=agreement.as_dict(), bytes=size_of(place), **scores)
+    return dataclasses.replace(metadata, checks=checks)
+
+
+def _batches(
+    model: nn.Module, metadata: ModelMetadata, images: Sequence[np.ndarray]
+) -> list[np.ndarray]:
+    """What a file is checked on: noise, and the images that are given.
+
+    How much a lower precision changes is told by images of the data alone, where there are some.
+    """
+    if metadata.precision != 'fp32' and images:
+        return list(images)
+    sizes = check_sizes(metadata, find_stitched_backbone(model).patch_size)
+    return [*random_images(metadata, sizes=sizes), *images]
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, with those of the weights beside it."""
+    beside = path.with_suffix('.bin')
+    return path.stat().st_size + (beside.stat().st_size if path.suffix == '.xml' else 0)
 
 
 def _targets(path: Path, forms: Iterable[str]) -> dict[str, Path]:
@@ -98,11 +163,31 @@ def _targets(path: Path, forms: Iterable[str]) -> dict[str, Path]:
 def _write_base(
     model: nn.Module, metadata: ModelMetadata, path: Path
 ) -> torch.export.ExportedProgram:
-    """Write the ONNX file that the other forms are made from; returns its graph in torch."""
-    names = [entry.name for entry in metadata.stitches]
-    module = inference_of(model, names, metadata.image_size)
-    program = export_program(module, torch.from_numpy(random_images(metadata)[1][:2]))
-    write_onnx(program, path, metadata, switched=len(names) > 1)
+    """Write the ONNX file that the other forms are made from; returns its graph in torch.
+
+    Raises:
+        ValueError: If its weights are too large for one file, or a size is to be free that the
+            graph would freeze.
+    """
+    module = inference_of(model, metadata)
+    parameters = sum(one.numel() for one in module.parameters()) * 4
+    if parameters > MOST_BYTES and len(metadata.stitches) > 1:
+        raise ValueError(
+            f'{parameters / 1e9:.3g} GB of weights exceed the 2 GB of one ONNX file; choose fewer '
+            'stitches by --stitches, or one by --stitch.'
+        )
+    images = torch.from_numpy(random_images(metadata)[1][:2])
+    try:
+        program = export_program(module, images, metadata)
+    except Exception as error:  # the exporter raises what it likes
+        if not metadata.dynamic_size:
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f'This model has no exact graph for images of any size ({reason[:160]}); export it '
+            'without --dynamic-size, at the --size that it is to run at.'
+        ) from None
+    write_onnx(program, path, metadata, switched=len(metadata.stitches) > 1)
     return program
 
 
@@ -121,20 +206,50 @@ def _write_form(
     if form == 'openvino':
         write_openvino(base, place, metadata)
     elif form == 'pt2':
-        torch.export.save(program, place, extra_files={'mmsnnet.json': metadata.to_json()})
+        _write_pt2(program, place, metadata)
     else:
         shutil.copyfile(base, place)
     return metadata
 
 
+def _write_pt2(
+    program: torch.export.ExportedProgram, place: Path, metadata: ModelMetadata
+) -> None:
+    torch.export.save(program, place, extra_files={'mmsnnet.json': metadata.to_json()})
+
+
+def write_metadata(
+    place: Path, metadata: ModelMetadata, program: torch.export.ExportedProgram, base: Path
+) -> None:
+    """Let a file say something else of itself; what it computes stays."""
+    if place.suffix == '.pt2':
+        _write_pt2(program, place, metadata)
+    elif place.suffix == '.xml':
+        write_openvino(base, place, metadata)
+    else:
+        relabel(place, metadata)
+
+
 def inference_of(
-    model: nn.Module, stitches: Sequence[str], image_size: tuple[int, int]
+    model: nn.Module, metadata: ModelMetadata, stitch: str | None = None
 ) -> nn.Module:
-    """Module that is exported: for one stitch of the model, or for the number of one of several."""
-    if len(stitches) > 1:
-        return SwitchedInference(model, stitches, image_size).eval()
-    find_stitched_backbone(model).set_stitch(stitches[0])
-    return FixedInference(model).eval()
+    """Module that a file is exported from, or that it must agree with.
+
+    Args:
+        model: Stitched model; of one stitch it becomes the active one.
+        metadata: Of the file.
+        stitch: A stitch of the file, for the module that runs it by the model's own code. None is
+            the module to export: one of several stitches has the number of one as input.
+    """
+    names = [entry.name for entry in metadata.stitches]
+    if stitch is None and len(names) > 1:
+        module = SwitchedInference(model, names, metadata.image_size)
+    else:
+        find_stitched_backbone(model).set_stitch(stitch or names[0])
+        module = FixedInference(model)
+        if stitch is None and metadata.dynamic_size:
+            module = with_free_sizes(module)
+    return (PictureInference(module, metadata) if metadata.preprocessing else module).eval()
 
 
 @contextmanager
@@ -157,14 +272,13 @@ def check_file(
     Raises:
         ValueError: If it is below the bars of its precision.
     """
-    run = _runner_of(path)
-    expected = FixedInference(model).eval()
+    run = runner_of(path)
     worst: Agreement | None = None
     for number, entry in enumerate(metadata.stitches):
-        find_stitched_backbone(model).set_stitch(entry.name)
+        expected = inference_of(model, metadata, entry.name)
         found = compare(
             lambda images, number=number: run(images, number),
-            lambda images: _in_torch(expected, images),
+            lambda images, expected=expected: _in_torch(expected, images),
             batches,
             has_classes=metadata.task == 'segmentation',
         ).check(metadata.precision, f'{name} under {entry.name}')
@@ -186,14 +300,15 @@ def check_extracted(
         return compare(
             lambda images: _in_torch(own, images),
             lambda images: _in_torch(theirs, images),
-            random_images(metadata),
+            random_images(dataclasses.replace(metadata, preprocessing=False)),
             has_classes=metadata.task == 'segmentation',
         ).check('extracted', metadata.stitches[0].name)
 
 
 def _worse(one: Agreement, other: Agreement) -> Agreement:
     labels = None if one.labels is None else min(one.labels, other.labels)
-    return dataclasses.replace(one, relative=max(one.relative, other.relative), labels=labels)
+    relative = None if one.relative is None else max(one.relative, other.relative)
+    return dataclasses.replace(one, relative=relative, labels=labels)
 
 
 def _in_torch(module: nn.Module, images: np.ndarray, *more: torch.Tensor) -> list[np.ndarray]:
@@ -203,11 +318,11 @@ def _in_torch(module: nn.Module, images: np.ndarray, *more: torch.Tensor) -> lis
     return [one.numpy() for one in outputs]
 
 
-def _runner_of(path: Path) -> Callable[[np.ndarray, int], list[np.ndarray]]:
+def runner_of(path: Path) -> Callable[[np.ndarray, int], list[np.ndarray]]:
     """Outputs of a file for images and the number of a stitch."""
     if path.suffix == '.pt2':
-        module = torch.export.load(path).module()
-        inputs = len(torch.export.load(path).graph_signature.user_inputs)
+        program = torch.export.load(path)
+        module, inputs = program.module(), len(program.graph_signature.user_inputs)
         return lambda images, number: _in_torch(
             module, images, *([torch.tensor(number)] if inputs > 1 else [])
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from mmsnnet.compat.safe_schemes import META_KEY
 from mmsnnet.models import StitchedViT, find_stitched_backbone
 from mmsnnet.models.anchors.anchor_weights import read_state_dict
 from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
@@ -94,7 +96,7 @@ def save_extracted(
     metadata: ModelMetadata,
     weights: str = 'safetensors',
     overwrite: bool = False,
-    check: Callable[[Path], None] | None = None,
+    check: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Write an extracted model as a folder of weights, config and description, or nothing.
 
@@ -115,16 +117,17 @@ def save_extracted(
         raise ValueError(f'Unknown format {weights!r}; choose {" or ".join(WEIGHTS_NAMES)}.')
     with new_folder(folder, overwrite) as temporary:
         state = extracted.state_dict()
-        dataset_meta = getattr(extracted, 'dataset_meta', None) or {}
+        meta = {'dataset_meta': dict(classes=metadata.classes, palette=metadata.palette)}
         path = temporary / WEIGHTS_NAMES[weights]
-        if weights == 'mmengine':
-            torch.save({'meta': {'dataset_meta': dict(dataset_meta)}, 'state_dict': state}, path)
-        else:
-            save_file(state, path, {'format': 'pt', METADATA_KEY: metadata.to_json()})
         cfg.dump(temporary / CONFIG_NAME)
+        if weights == 'mmengine':
+            torch.save({'meta': meta, 'state_dict': state}, path)
+        else:
+            said = {'format': 'pt', META_KEY: json.dumps(meta), METADATA_KEY: metadata.to_json()}
+            save_file(state, path, said)
+            shutil.copymode(temporary / CONFIG_NAME, path)  # safetensors lets its owner alone read
         (temporary / METADATA_NAME).write_text(metadata.to_json() + '\n', encoding='utf-8')
-        if check is not None:
-            check(temporary)
+        check(temporary)
     return Path(folder)
 
 

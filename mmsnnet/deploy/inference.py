@@ -26,12 +26,16 @@ def task_of(model: nn.Module) -> str:
     return 'features' if getattr(model, 'decode_head', None) is None else 'segmentation'
 
 
-def output_names(model: nn.Module, num_features: int) -> tuple[str, ...]:
-    """Names of the outputs of :func:`run_heads`."""
+def output_names(
+    model: nn.Module, num_features: int, preprocessing: bool = False
+) -> tuple[str, ...]:
+    """Names of the outputs of :func:`run_heads`, or of a file that takes pictures."""
     task = task_of(model)
     if task == 'features':
         return tuple(f'feature_{number}' for number in range(num_features))
-    return ('logits',) if task == 'segmentation' else ('depth',)
+    if task == 'segmentation':
+        return ('labels',) if preprocessing else ('logits',)
+    return ('depth',)
 
 
 def run_heads(model: nn.Module, features: Sequence[Any], size: tuple[int, int]) -> Any:

@@ -6,7 +6,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from mmsnnet.models.stitch_network import StitchNetwork
 from mmsnnet.runtime.metadata import METADATA_KEY, ModelMetadata
 
-from .inference import SwitchedInference
+from .dynamic_size import resample_positions
+from .preprocessing import PictureInference, is_switched
 
 OPSET = 20
 #: Where timm and this package resample position embeddings when an image comes in.
@@ -43,30 +44,39 @@ def require_onnx() -> None:
 
 
 def export_program(
-    module: nn.Module, images: Tensor, dynamic_size: bool = False
+    module: nn.Module, images: Tensor, metadata: ModelMetadata
 ) -> torch.export.ExportedProgram:
     """Graph of an inference module with a dynamic batch.
 
     Args:
-        module: Module in eval mode; of a :class:`~.inference.SwitchedInference` the number of the
-            stitch is a second input.
-        images: Normalised images (B, C, H, W) to trace with; B of 2 or more, as torch takes a
+        module: Module in eval mode; of a switched one the number of the stitch is a second input.
+        images: Images to trace with, as the module takes them; B of 2 or more, as torch takes a
             batch of 1 for a constant.
-        dynamic_size: Whether height and width are free too; position embeddings are then
-            resampled in the graph, else they are frozen at the size of ``images``.
+        metadata: With ``dynamic_size`` height and width are free too, and position embeddings are
+            resampled in the graph; else they are frozen. Pictures are of any size.
     """
-    size = tuple(images.shape[-2:])
     dynamic = {0: torch.export.Dim('batch', min=1, max=1 << 16)}
-    if dynamic_size:
+    if metadata.preprocessing:
+        dynamic |= {
+            axis: torch.export.Dim(name, min=2, max=1 << 16)
+            for axis, name in ((1, 'height'), (2, 'width'))
+        }
+    elif metadata.dynamic_size:
         patch = _networks(module)[0].patch_size
         dynamic |= {
             axis: patch * torch.export.Dim(f'{name}_patches', min=2, max=512)
             for axis, name in ((2, 'height'), (3, 'width'))
         }
     arguments, shapes = (images,), (dynamic,)
-    if isinstance(module, SwitchedInference):
+    if is_switched(module):
         arguments, shapes = (images, torch.tensor(len(module.names) - 1)), (dynamic, None)
-    frozen = contextlib.nullcontext() if dynamic_size else frozen_positions(module, size)
+    if isinstance(module, PictureInference):
+        shapes = shapes if len(shapes) == 1 else (dynamic, (None,))
+    frozen = (
+        _replaced(resample_positions)
+        if metadata.dynamic_size
+        else frozen_positions(module, tuple(metadata.image_size))
+    )
     with torch.no_grad(), frozen, _quiet():
         return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
 
@@ -170,13 +180,20 @@ def frozen_positions(module: nn.Module, size: tuple[int, int]) -> Iterator[None]
                         num_prefix_tokens=anchor.num_embedded_prefix,
                     )
                 vit.pos_embed = nn.Parameter(resampled, requires_grad=False)
-        with contextlib.ExitStack() as stack:
-            for name in _RESAMPLED_IN:
-                stack.enter_context(mock.patch(name, _as_it_is))
+        with _replaced(_as_it_is):
             yield
     finally:
         for vit, parameter in former:
             vit.pos_embed = parameter
+
+
+@contextlib.contextmanager
+def _replaced(resample: Callable[..., Tensor]) -> Iterator[None]:
+    """Let position embeddings be resampled otherwise."""
+    with contextlib.ExitStack() as stack:
+        for name in _RESAMPLED_IN:
+            stack.enter_context(mock.patch(name, resample))
+        yield
 
 
 def _as_it_is(pos_embed: Tensor, *_: object, **__: object) -> Tensor:
@@ -197,8 +214,3 @@ def _quiet() -> Iterator[None]:
     finally:
         for logger, level in zip(loggers, levels):
             logger.setLevel(level)
-
-
-def feed_of(images: Tensor, stitch: int | None = None) -> Sequence[Tensor]:
-    """Arguments of an inference module."""
-    return (images,) if stitch is None else (images, torch.tensor(stitch))

@@ -30,7 +30,7 @@ def quantize(source: Path, target: Path, metadata: ModelMetadata) -> ModelMetada
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _no_advice():
+    with quiet_logs():
         quantize_dynamic(
             str(source),
             str(target),
@@ -38,7 +38,9 @@ def quantize(source: Path, target: Path, metadata: ModelMetadata) -> ModelMetada
             weight_type=QuantType.QInt8,
             extra_options=dict(EnableSubgraph=True),
         )
-    return _relabel(target, metadata, 'int8')
+    metadata = dataclasses.replace(metadata, precision='int8')
+    relabel(target, metadata)
+    return metadata
 
 
 def halve(source: Path, target: Path, metadata: ModelMetadata) -> ModelMetadata:
@@ -55,10 +57,12 @@ def halve(source: Path, target: Path, metadata: ModelMetadata) -> ModelMetadata:
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
-    with _no_advice():
+    with quiet_logs():
         model = convert_float_to_float16(onnx.load(str(source)), keep_io_types=True)
     onnx.save(model, str(target))
-    return _relabel(target, metadata, 'fp16')
+    metadata = dataclasses.replace(metadata, precision='fp16')
+    relabel(target, metadata)
+    return metadata
 
 
 def write_openvino(source: Path, target: Path, metadata: ModelMetadata) -> None:
@@ -81,19 +85,18 @@ def write_openvino(source: Path, target: Path, metadata: ModelMetadata) -> None:
     openvino.save_model(model, str(target), compress_to_fp16=False)
 
 
-def _relabel(path: Path, metadata: ModelMetadata, precision: str) -> ModelMetadata:
+def relabel(path: Path, metadata: ModelMetadata) -> None:
+    """Let an ONNX file say something else of itself."""
     import onnx
 
-    metadata = dataclasses.replace(metadata, precision=precision)
     model = onnx.load(str(path))
     set_metadata(model, metadata)
     onnx.save(model, str(path))
-    return metadata
 
 
 @contextmanager
-def _no_advice() -> Iterator[None]:
-    """Keep hints of onnxruntime's tools off the terminal."""
+def quiet_logs() -> Iterator[None]:
+    """Keep what others log below a warning, or as one, off the terminal."""
     former = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
