@@ -9,16 +9,62 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 
+class CheckedLoading:
+    """Checks every state dict that is loaded into a network, by whichever library.
+
+    Only those who call :meth:`load_state_dict` of the network itself with ``strict=False`` may load
+    a part of it: they are told what was missing. Of a larger model torch and MMEngine do not hand
+    on how strict they were asked to be.
+    """
+
+    _may_be_part: bool = False
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, **settings: Any
+    ) -> Any:
+        """Load as torch does, but with all that is wrong in one line.
+
+        Args:
+            state_dict: Weights by name; of another image size they are resampled.
+            strict: Whether all must be there and no others. Shapes must fit in any case.
+            settings: Further arguments of torch.
+
+        Returns:
+            Missing and unexpected names, as torch does.
+
+        Raises:
+            ValueError: If weights do not fit.
+        """
+        self._may_be_part = not strict
+        try:
+            return super().load_state_dict(state_dict, strict, **settings)
+        finally:
+            self._may_be_part = False
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        prepare_checkpoint(self, state_dict, prefix, not self._may_be_part)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
 def prepare_checkpoint(
-    network: nn.Module, state_dict: MutableMapping[str, Tensor], prefix: str
+    network: nn.Module,
+    state_dict: MutableMapping[str, Tensor],
+    prefix: str,
+    strict: bool = True,
 ) -> None:
     """Check a state dict against a network, and lay out its position embeddings for it.
 
     MMEngine loads with ``strict=False``, which would leave what does not fit as it is, at random
     values. A state dict without any anchor under ``prefix`` is left to the caller.
 
+    Args:
+        network: The network.
+        state_dict: The state dict; it is changed.
+        prefix: What names of the network begin with in it.
+        strict: Whether all weights must be there and no others.
+
     Raises:
-        ValueError: If weights are missing, are too many, or differ in shape.
+        ValueError: If weights differ in shape, or are missing or too many where that matters.
     """
     given = {key[len(prefix) :] for key in state_dict if key.startswith(prefix)}
     if not any(key.startswith('anchors.') for key in given):
@@ -32,22 +78,36 @@ def prepare_checkpoint(
         anchor.fit_positions(state_dict, place, old_grid)
     given.add('position_grid')
     state_dict[grid_key] = own['position_grid']
-    problems = differences(own, {key: state_dict[prefix + key] for key in given})
-    if problems:
-        anchors = ', '.join(f'{a.label}: {a.depth} x {a.width}' for a in network.space.anchors)
-        raise ValueError(
-            f'The checkpoint is of another backbone than this StitchedViT ({anchors}): '
-            f'{problems}. Use the anchors, scheme, out_indices and lora_rank of its '
-            'training, and its img_size unless that is square.'
-        )
-    network.was_loaded = True
-    fitted = state_dict.get(f'{prefix}stitches_fitted')
+    fitting = {key: state_dict[prefix + key] for key in given}
+    is_whole = own.keys() <= given
+    if not strict:
+        fitting = {**own, **{key: value for key, value in fitting.items() if key in own}}
+    _refuse_differences(network, own, fitting)
+    network.was_loaded = network.was_loaded or is_whole
+    _warn_if_unfitted(state_dict.get(f'{prefix}stitches_fitted'))
+
+
+def _warn_if_unfitted(fitted: Tensor | None) -> None:
     if fitted is not None and not bool(fitted):
         print_log(
             'The stitch layers of this checkpoint were never fitted: stitches other than single '
             'anchors give noise until a training fits them.',
             logger='current',
             level=30,
+        )
+
+
+def _refuse_differences(
+    network: nn.Module, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
+) -> None:
+    """Raise a ValueError if a state dict does not fit a network."""
+    problems = differences(own, given)
+    if problems:
+        anchors = ', '.join(f'{a.label}: {a.depth} x {a.width}' for a in network.space.anchors)
+        raise ValueError(
+            f'The checkpoint is of another backbone than this StitchedViT ({anchors}): '
+            f'{problems}. Use the anchors, scheme, out_indices and lora_rank of its '
+            'training, and its img_size unless that is square.'
         )
 
 

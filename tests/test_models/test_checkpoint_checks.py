@@ -153,3 +153,25 @@ def test_each_way_to_differ_is_counted_with_an_example():
         '2 weights have no place here, e.g. d'
     )
     assert differences({'c': own['c']}, given, may_have_more=True) == ''
+
+
+def test_a_part_can_be_loaded_by_those_who_ask_for_it():
+    backbone, other = tiny_backbone(), tiny_backbone(seed=3)
+    part = {k: v for k, v in other.state_dict().items() if k.startswith('anchors.S')}
+    told = backbone.load_state_dict({**part, 'head.weight': torch.zeros(1)}, strict=False)
+    assert all(torch.equal(backbone.state_dict()[name], part[name]) for name in part)
+    assert any(name.startswith('anchors.L') for name in told.missing_keys)
+    assert told.unexpected_keys == ['head.weight'] and not backbone.was_loaded
+
+
+def test_a_part_of_another_shape_is_refused_even_so():
+    part = {'anchors.S.vit.cls_token': torch.zeros(1, 1, 7)}
+    with pytest.raises(ValueError, match=r'1 shapes differ, e\.g\. anchors\.S\.vit\.cls_token'):
+        tiny_backbone().load_state_dict(part, strict=False)
+
+
+def test_mmengine_still_refuses_a_part(tmp_path):
+    state = tiny_backbone().state_dict()
+    torch.save({k: v for k, v in state.items() if 'blocks.3' not in k}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='weights are missing'):
+        load_checkpoint(tiny_backbone(), str(tmp_path / 'a.pth'))

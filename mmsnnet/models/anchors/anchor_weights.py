@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..checkpoint_checks import differences
 from ..checkpoint_file import load_safely
+from ..hub_access import hub_or_cache
 from .anchor_vit import AnchorViT
 
 #: Parts of classification and pretraining that a dense backbone does not hold.
@@ -119,7 +120,7 @@ def _timm_state_dict(anchor: AnchorViT) -> dict[str, Tensor]:
         del arguments['num_classes']  # as many as the weights have
     try:
         # The weights that the constructor would draw are overwritten: leave the RNG alone.
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), hub_or_cache():
             vit = timm.create_model(
                 config.model_name, pretrained=True, **arguments, **config.model_kwargs
             )
