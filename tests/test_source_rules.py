@@ -25,6 +25,7 @@ MAY_IMPORT = {
     'apis': {'evaluation', 'models', 'recipes', 'results', 'stitching'} | GROUND,
     'convert': {'models', 'results', 'stitching'} | GROUND,
     'datasets': GROUND,
+    'integrations': {'models', 'stitching'} | GROUND,
     'recipes': set(),
     **{ground: set() for ground in GROUND},
 }

@@ -42,6 +42,7 @@ from .readiness import warn_if_random, warn_of_train_mode
 from .recomputation import TrainingForwards, is_recomputation
 from .stitch_fit import StitchFit
 from .stitch_network import Features, StitchNetwork
+from .timm_interface import TimmInterface
 
 for _sampler in (
     UniformStitchSampler,
@@ -58,7 +59,7 @@ DEFAULT_SAMPLER: Mapping[str, Any] = dict(type='CostBinStitchSampler', relative_
 
 
 @MODELS.register_module(name=['StitchedViT', 'StitchedViTBackbone'])
-class StitchedViT(CheckedLoading, StitchNetwork, BudgetMixin, HubMixin):
+class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, HubMixin):
     """Plain ViTs joined by stitch layers into one backbone.
 
     In eval mode it runs the stitch that :meth:`set_stitch` chose. In train mode every forward
@@ -210,13 +211,17 @@ class StitchedViT(CheckedLoading, StitchNetwork, BudgetMixin, HubMixin):
             one :class:`~mmsnnet.models.stitch_network.AnchorTokens`: tokens (B, N, C) and the
             label of the anchor in which the stitch ends.
         """
+        return self.run(images, self.stitch_to_run(images, stitch))
+
+    def stitch_to_run(self, images: Tensor, stitch: str | int | Stitch | None = None) -> Stitch:
+        """Stitch that a forward of images runs: the given one, the active or a sampled one."""
         if stitch is None:
             stitch = self._next_training_stitch(images) if self.training else self._stitch
         stitch = self.space[stitch]
         if self.training:
             self.last_stitch = stitch
         warn_if_random(self, stitch)
-        return self.run(images, stitch)
+        return stitch
 
     def _next_training_stitch(self, images: Tensor) -> Stitch:
         """Stitch of this forward in train mode, with the stitch layers fitted if it is to learn.
