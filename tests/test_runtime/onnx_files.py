@@ -17,7 +17,13 @@ def metadata(names: tuple[str, ...] = NAMES, **settings: Any) -> ModelMetadata:
     """Metadata of stitches that cost 1, 2, 3 GFLOPs and score 10, 30, 20."""
     scores = dict(zip(NAMES, (10.0, 30.0, 20.0)))
     entries = tuple(
-        StitchEntry(name, 'S', (NAMES.index(name) + 1) * 10**9, 10**6, {'mIoU': scores[name]})
+        StitchEntry(
+            name,
+            '-'.join(part.rstrip('0123456789') for part in name.split('-')),
+            (NAMES.index(name) + 1) * 10**9,
+            10**6,
+            {'mIoU': scores[name]},
+        )
         for name in names
     )
     settings = dict(mean=(1.0, 2.0, 3.0), std=(2.0, 2.0, 2.0), metric='mIoU') | settings
