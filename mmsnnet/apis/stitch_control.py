@@ -80,6 +80,22 @@ class StitchControl:
         known = {one.name: one for one in self.chooser.candidates}
         return self._activate(known.get(name) or chooser_of_costs(self._costs)[name])
 
+    def set_stitch(self, stitch: str | int) -> Candidate:
+        """Run a stitch from now on; what :class:`mmsnnet.runtime.BudgetController` calls.
+
+        Args:
+            stitch: Name or id.
+
+        Returns:
+            The stitch, as :meth:`select_stitch` returns it.
+
+        Raises:
+            ValueError: If there is no such stitch; the active one stays.
+        """
+        if stitch is None:
+            raise ValueError('Which stitch? Give a name or an id, or a question to select_stitch.')
+        return self.select_stitch(stitch)
+
     def _activate(self, chosen: Candidate) -> Candidate:
         find_stitched_backbone(self).set_stitch(chosen.name)
         return chosen

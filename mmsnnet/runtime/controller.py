@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Switchable(Protocol):
@@ -116,6 +116,49 @@ class BudgetController:
         self._backoff = 1
         self._since_climb = 0
         self._move(self._highest())
+
+    @classmethod
+    def of_session(cls, session: Any, **settings: Any) -> BudgetController:
+        """Controller of a :class:`~mmsnnet.runtime.StitchSession`.
+
+        Latencies are those of its ``measure()``, which is called if it was not, and qualities
+        those in its file.
+
+        Args:
+            session: The session.
+            settings: The deadline, and whatever else the class takes.
+
+        Raises:
+            ValueError: As the class does.
+        """
+        if not session.latency:
+            session.measure()
+        latency = {name: one.median_ms for name, one in session.latency.items()}
+        return cls(session, **{'latency': latency, 'quality': session.qualities(), **settings})
+
+    @classmethod
+    def of_model(cls, model: Any, **settings: Any) -> BudgetController:
+        """Controller of a model of ``mmsnnet.init_model(..., latency=FILE)``.
+
+        Latencies are those of the file, and qualities those of its ``results=``, if given.
+
+        Args:
+            model: The loaded model.
+            settings: The deadline, and whatever else the class takes.
+
+        Raises:
+            ValueError: If the model knows no latency, and as the class does.
+        """
+        chooser = model.chooser
+        latency = {one.name: one.ms for one in chooser.candidates if one.ms is not None}
+        if not latency:
+            raise ValueError(
+                'The model knows no latency: load it with latency=FILE of tools/measure_latency.py.'
+            )
+        sign = 1 if chooser.rule == 'greater' else -1
+        quality = {one.name: sign * one.quality for one in chooser.candidates}
+        quality = None if chooser.metric is None else quality
+        return cls(model, **{'latency': latency, 'quality': quality, **settings})
 
     @property
     def stitch(self) -> str:

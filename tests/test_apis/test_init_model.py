@@ -16,6 +16,7 @@ from mmseg.models import EncoderDecoder
 from mmsnnet.apis import StitchControl, init_model
 from mmsnnet.evaluation.sweep.run_identity import run_fingerprint
 from mmsnnet.results.fingerprint import fingerprint_file
+from mmsnnet.runtime import BudgetController
 from tests.results_folder import record, write_latency, write_results
 from tests.toy_segmentation import NAMES, ROOT
 from tests.trained_segmentor import QUALITIES, Trained
@@ -111,6 +112,41 @@ def test_without_results_the_budget_takes_the_costliest_of_the_whole_model(train
     limit = sorted(flops.values())[2]
     assert model.set_budget(gflops=limit / 1e9).flops == limit
     assert model.set_budget(ms=5).flops == sorted(flops.values())[4]
+
+
+def test_set_stitch_takes_names_and_ids_and_returns_what_select_stitch_does(model):
+    for stitch in ('S2-L2', 0):
+        assert model.set_stitch(stitch) == model.select_stitch(stitch)
+        assert model.stitch == model.backbone.space[stitch].name
+    for unknown in ('S9-L9', None, 99):
+        with pytest.raises(ValueError):
+            model.set_stitch(unknown)
+        assert model.stitch == 'S3'
+
+
+def test_a_controller_steers_the_model_by_the_time_that_its_clock_shows(trained, tmp_path):
+    """Frames of a loaded model, on a device that is slow for a while."""
+    ms = {name: 10.0 + 10 * number for number, name in enumerate(NAMES)}
+    path = write_latency(tmp_path / 'latency.json', {name: (one, 1.0) for name, one in ms.items()})
+    model = init_model(trained.config, trained.checkpoint, results=trained.results, latency=path)
+    now = [0.0]
+    controller = BudgetController.of_model(model, deadline_ms=25, clock=lambda: now[0])
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    ran = []
+    model.backbone.register_forward_hook(lambda module, *_: ran.append(module.stitch.name))
+    for load in (1, 1, 1, 3, 3, 3, *[1] * 60):
+        with controller.frame() as name:
+            inference_model(model, image)
+            now[0] += ms[model.stitch] * load / 1000
+        assert ran[-1] == name
+    # S3 costs 10 ms and L6 20 ms: under the load only S3 is near, and none fits.
+    assert ran[:7] == ['L6'] * 4 + ['S3'] * 3 and ran[-1] == 'L6'
+    assert controller.misses == 3 and controller.switches == 2 and controller.attainable
+
+
+def test_a_controller_of_a_model_needs_latencies(model):
+    with pytest.raises(ValueError, match='load it with latency=FILE'):
+        BudgetController.of_model(model, deadline_ms=25)
 
 
 def test_a_budget_out_of_reach_is_refused_and_the_stitch_stays(model):

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmsnnet.runtime import BudgetController
+from mmsnnet.runtime import BudgetController, MeasuredLatency
 from mmsnnet.runtime.controller import quality_ladder
 
 LATENCY = {'S': 10.0, 'M': 20.0, 'L': 40.0}
@@ -135,3 +135,36 @@ def test_what_cannot_be_is_refused(settings: dict) -> None:
 def test_a_time_that_is_none_is_refused(ms: float) -> None:
     with pytest.raises(ValueError, match='cannot take'):
         controller().observe(ms)
+
+
+class Session(Target):
+    """What a controller reads of a session, of which smaller is better in the file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.latency: dict[str, MeasuredLatency] = {}
+
+    def measure(self) -> None:
+        self.latency = {name: MeasuredLatency(ms, ms, 1.0) for name, ms in LATENCY.items()}
+
+    def qualities(self) -> dict[str, float]:
+        return {'S': -3.0, 'M': -4.0, 'L': -1.0}
+
+
+def test_a_session_brings_its_measured_latencies_and_its_qualities() -> None:
+    session = Session()
+    one = BudgetController.of_session(session, deadline_ms=30)
+    assert one.ladder == ('S', 'L') and one.stitch == 'S' and session.called == ['S']
+    one.observe(2.0)
+    assert one.load < 1
+
+
+def test_what_a_session_measured_before_is_not_measured_again() -> None:
+    session = Session()
+    session.latency = {'M': MeasuredLatency(5.0, 5.0, 1.0)}
+    assert BudgetController.of_session(session, fps=30).ladder == ('M',)
+
+
+def test_settings_go_before_what_a_session_brings() -> None:
+    one = BudgetController.of_session(Session(), deadline_ms=100, quality=QUALITY, patience=2)
+    assert one.ladder == ('S', 'M', 'L')

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmsnnet.models.anchors.compiled_blocks import TensorDropPath
+from mmsnnet.runtime import BudgetController
 from tests.builders import random_images, tiny_anchor, tiny_backbone
 
 SHAPE = ((3, 32), (6, 64))
@@ -84,6 +85,25 @@ def test_all_blocks_and_routes_of_an_anchor_share_what_is_compiled():
             backbone.set_training_stitch(stitch)
             backbone(random_images(2, *size))
     assert compiler.graphs == 6, 'one more for images of any size'
+
+
+def test_a_controller_that_switches_between_frames_compiles_nothing_anew():
+    compiler = Compiler()
+    backbone, images = compiled(compiler), random_images(1)
+    latency = {stitch.name: backbone.costs[stitch.name].flops / 1e6 for stitch in backbone.space}
+    with torch.no_grad():
+        for stitch in backbone.space.anchor_stitches:  # each anchor's blocks once
+            backbone.run(images, stitch)
+        graphs, ran = compiler.graphs, set()
+        controller = BudgetController(
+            backbone, latency=latency, deadline_ms=max(latency.values()) * 1.1, patience=1
+        )
+        for frame in range(60):
+            backbone(images)
+            ran.add(backbone.stitch.name)
+            controller.observe(latency[controller.stitch] * (1 + 0.1 * (frame % 20)))
+    assert len(ran) > 3 and controller.switches > 5
+    assert compiler.graphs == graphs == 2
 
 
 def test_anchors_do_not_use_up_each_others_share_of_recompilation():
