@@ -2,21 +2,20 @@
 
 Importing the package registers its backbone, heads, hooks and loops in MMEngine's root registries,
 so that configs of mmseg and mmdet use them without a prefix:
-``custom_imports = dict(imports=['mmsnnet'], allow_failed_imports=False)``. It needs torch, timm and
-MMEngine; mmcv, mmseg and mmdet are imported by what extends them, when that is first used.
+``custom_imports = dict(imports=['mmsnnet'], allow_failed_imports=False)``. Where MMEngine has not
+been imported yet, that waits until it is (see :mod:`mmsnnet.registration`), so that
+``mmsnnet.runtime`` works without. All but that, ``results`` and ``stitching`` needs torch, timm
+and MMEngine; mmcv, mmseg and mmdet are imported by what extends them, when that is first used.
 """
 
 import importlib
 from typing import Any
 
-from mmsnnet import compat
+from mmsnnet.recipes import config_path
+from mmsnnet.registration import register_in_time
+from mmsnnet.version import __version__
 
-# Before anything imports mmseg or mmdet: both import mmcv.ops.
-compat.install()
-
-from mmsnnet import datasets, engine, models  # noqa: E402
-from mmsnnet.recipes import config_path  # noqa: E402
-from mmsnnet.version import __version__  # noqa: E402
+register_in_time()
 
 #: Names that users import, with the modules they are taken from at first use.
 _LAZY = {
@@ -28,10 +27,14 @@ _LAZY = {
     'StitchValLoop': 'engine',
     'StitchedViT': 'models',
     'apis': '',
+    'compat': '',
     'convert': '',
+    'datasets': '',
     'deploy': '',
+    'engine': '',
     'evaluation': '',
     'init_model': 'apis',
+    'models': '',
     'results': '',
     'runtime': '',
     'stitching': '',

@@ -27,6 +27,7 @@ MAY_IMPORT = {
     'datasets': GROUND,
     'integrations': {'models', 'stitching'} | GROUND,
     'recipes': set(),
+    'registration': set(),
     **{ground: set() for ground in GROUND},
 }
 """What each room may import beside itself. The package's own __init__ joins all of them."""

@@ -1,0 +1,172 @@
+"""When the package registers itself, and that its run time needs nothing to register in."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mmsnnet
+from mmsnnet.registration import LIGHT
+from tests.toy_segmentation import child_environment
+
+HEAVY = ('matplotlib', 'mmengine', 'timm', 'torch')
+WITHOUT = """
+class Absent:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name in {names}:
+            raise ModuleNotFoundError('No module named ' + name, name=name)
+
+sys.meta_path.insert(0, Absent)
+"""
+IS_REGISTERED = """
+from mmengine.registry import HOOKS, LOOPS, MODELS
+from mmsnnet.registration import RegisteringFinder
+names = [MODELS.get('StitchedViT'), HOOKS.get('StitchInitHook'), LOOPS.get('StitchValLoop')]
+assert [one.__name__ for one in names] == ['StitchedViT', 'StitchInitHook', 'StitchValLoop']
+assert sys.modules['mmsnnet.models'].StitchedViT is names[0]
+assert not [one for one in sys.meta_path if isinstance(one, RegisteringFinder)]
+for module in (sys.modules['mmengine'], sys.modules['mmsnnet.models']):
+    assert type(module.__loader__).__name__ == 'SourceFileLoader', module
+    assert module.__spec__.loader is module.__loader__
+"""
+
+
+def run(code: str, *arguments: str, folder: Path | None = None) -> str:
+    done = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', 'import sys\n' + code, *arguments],
+        env=child_environment(), capture_output=True, text=True, cwd=folder,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_light_needs_none_of_what_is_heavy():
+    code = ''.join(f'import mmsnnet.{room}\n' for room in sorted(LIGHT))
+    run(WITHOUT.format(names=HEAVY) + code + f'assert not set({HEAVY}) & set(sys.modules)')
+
+
+def test_the_names_of_light_rooms_need_none_of_what_is_heavy():
+    code = (
+        'import mmsnnet\nmmsnnet.runtime.StitchSession, mmsnnet.StitchSpace, mmsnnet.results\n'
+        f"mmsnnet.config_path('upernet_snnetv2_ade20k.py')\n"
+        f'assert not set({HEAVY}) & set(sys.modules)'
+    )
+    run(WITHOUT.format(names=HEAVY) + code)
+
+
+FIRST = [
+    'import mmsnnet, mmengine',
+    'import mmengine, mmsnnet',
+    'import mmsnnet.runtime; import mmengine',
+    'import mmsnnet; from mmsnnet import StitchedViT',
+    'import mmsnnet.models.stitched_vit',
+    'import mmsnnet.registry',
+    'from mmsnnet.compat import load_allowed',
+    'from mmsnnet import engine',
+    'import mmsnnet, mmseg, mmdet; import mmcv.ops; import mmdet.models, mmseg.models',
+    'import mmdet, mmsnnet; import mmcv.ops; import mmdet.models, mmseg.models',
+]
+#: Each in a process of its own, all of which begin with torch and timm, whose import takes seconds.
+FORKS = """
+import json, os, traceback
+import matplotlib, timm, torch
+failures = {}
+for first in json.loads(sys.argv[1]):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        text = ''
+        try:
+            exec(first + sys.argv[2], {'sys': sys})
+        except BaseException:
+            text = traceback.format_exc()
+        os.write(write, text.encode())
+        os._exit(0)
+    os.close(write)
+    failures[first] = open(read).read()
+    os.wait()
+sys.stdout.write(json.dumps(failures))
+"""
+
+
+@pytest.fixture(scope='module')
+def failures():
+    return json.loads(run(FORKS, json.dumps(FIRST), IS_REGISTERED).splitlines()[-1])
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes cannot be forked here')
+@pytest.mark.parametrize('first', FIRST)
+def test_the_package_is_registered_whatever_is_imported_first(first, failures):
+    if 'mmseg' in first:
+        pytest.importorskip('mmdet')
+        pytest.importorskip('mmseg')
+    assert failures[first] == ''
+
+
+def test_a_spawned_worker_unpickles_a_config_of_the_package_and_builds_it(tmp_path):
+    (tmp_path / 'job.py').write_text(
+        'import mmsnnet\n'
+        'def work(config):\n'
+        '    from mmengine.registry import LOOPS, MODELS\n'
+        '    return MODELS.get(config["type"]).__name__\n'
+    )
+    code = (
+        'import multiprocessing\nfrom job import work\n'
+        "if __name__ == '__main__':\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        sys.stdout.write(pool.apply(work, [dict(type='StitchedViT')]))\n"
+    )
+    assert run(code, folder=tmp_path) == 'StitchedViT'
+
+
+def test_a_failing_import_of_what_needs_more_is_an_error_every_time():
+    code = """
+for attempt in range(2):
+    try:
+        import mmsnnet.models
+    except ModuleNotFoundError as error:
+        sys.stdout.write(f'{error.name} ')
+"""
+    assert run(WITHOUT.format(names=('timm',)) + code) == 'timm timm '
+
+
+def test_mmengine_can_be_used_where_what_the_package_needs_besides_is_missing():
+    code = """
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    import mmsnnet.runtime, mmengine
+assert mmengine.Config(dict(a=1)).a == 1
+sys.stdout.write([str(w.message) for w in caught if 'mmsnnet' in str(w.message)][0])
+"""
+    assert run(WITHOUT.format(names=('timm',)) + code) == (
+        'mmsnnet registers nothing in mmengine: No module named timm'
+    )
+
+
+def test_the_command_of_the_package_runs():
+    done = subprocess.run(
+        [sys.executable, '-W', 'error::RuntimeWarning', '-m', 'mmsnnet.compat', 'status'],
+        env=child_environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout.strip() and not done.stderr
+
+
+def test_importing_again_adds_no_second_finder():
+    code = """
+from mmsnnet.registration import register_in_time
+before = list(sys.meta_path)
+register_in_time()
+assert sys.meta_path == before
+"""
+    run(code)
+
+
+def test_what_is_light_is_a_room_or_a_file_of_the_package():
+    folder = Path(mmsnnet.__file__).parent
+    assert all((folder / name).is_dir() or (folder / f'{name}.py').is_file() for name in LIGHT)
