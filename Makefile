@@ -9,6 +9,7 @@ JOBS ?= 2#                test processes; each computes with one thread
 PYTEST_ARGS ?=#           e.g. -k sampler, or a test file
 DEMO_ARGS ?=#             for tools/demo.py
 BENCH_ARGS ?=#            for each script under tools/benchmark/
+WEB_ARGS ?=#              for tools/web_demo.py, e.g. --port 8080
 # What test-floors and test-forks replace: the versions to install and the oldest Python for them.
 PINNED ?= requirements/pins.txt
 PYTHON_MIN ?= 3.11
@@ -43,11 +44,12 @@ export MPLBACKEND := Agg
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin:$(PATH)
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-all test-core print-core test-floors test-forks lint bench clean \
-    clean-env FORCE
+.PHONY: help setup demo web test test-all test-core print-core test-floors test-forks lint bench \
+    clean clean-env FORCE
 
 help:
 	@echo 'make demo      set up, then train, stitch and test a small model on rendered rooms'
+	@echo 'make web       show two budgets of the model of make demo side by side in a browser'
 	@echo 'make test      set up, then run the tests, except slow ones'
 	@echo 'make test-all  the same with slow ones'
 	@echo 'make test-floors, test-forks  the tests that depend on versions, with the oldest ones and'
@@ -63,6 +65,13 @@ setup: $(READY)
 
 demo: $(READY)
 	@$(PY) tools/demo.py $(strip $(DEMO_ARGS))
+
+WEB := work_dirs/rooms/stitched
+web: $(READY)
+	@if [ ! -f $(WEB)/stitches/stitches.jsonl ]; then \
+	    echo 'error: there is no model yet: run make demo first.' >&2; exit 1; fi
+	@$(PY) tools/web_demo.py $(WEB)/upernet_snnetv2_rooms.py $(WEB)/iter_3000.pth \
+	    --results $(WEB)/stitches --samples data/rooms/images/validation --open $(strip $(WEB_ARGS))
 
 # The processes share the work; worksteal keeps the tests of a file together as far as it goes.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(strip $(JOBS)) --dist worksteal
