@@ -81,10 +81,19 @@ test: $(READY)
 test-all: $(READY)
 	$(PYTEST) --run-slow $(strip $(PYTEST_ARGS))
 
-# What depends on the versions of other packages: all but the commands (test_tools runs each in
-# processes of its own, for minutes), the renderer, and the style of the code and its packaging.
-CORE = $(filter-out tests/test_rooms/ tests/test_tools/,$(wildcard tests/test_*/)) \
-    tests/test_recipes.py tests/test_registry.py
+# What depends most on the versions of other packages, in a quarter of the time of all tests: ours
+# of compat, anchors as timm builds them, the backbone and its fit, training with its hooks, loops,
+# resuming and two processes, a sweep, conversion, and one recipe of each task on photographs.
+# The rest is for `make test`: a change of versions that breaks it alone is unlikely.
+CORE = tests/test_compat/ tests/test_convert/ \
+    $(addprefix tests/test_models/test_,$(addsuffix .py,anchors/test_anchor_vit \
+        anchors/test_anchor_weights anchors/test_compiled_blocks \
+        anchors/test_rotary_and_bias_anchors checkpoint_file fake_cuda stitch_fit stitched_vit \
+        stitched_vit_checkpointing stitched_vit_in_mmseg stitched_vit_training)) \
+    $(addprefix tests/test_engine/test_,$(addsuffix .py,detection distributed loops resume \
+        rng_state stitch_init_hook stitch_sampling_hook)) \
+    tests/test_evaluation/test_cost/test_flop_counter.py \
+    tests/test_evaluation/test_sweep/test_sweep.py tests/test_photographs.py tests/test_registry.py
 print-core:
 	@echo $(CORE)
 

@@ -8,6 +8,11 @@ from importlib.util import find_spec
 FLOORS = {'timm': '1.0.26', 'torch': '2.1'}
 MMCV_BELOW = '2.2'
 MMCV = ('mmcv', 'mmcv-lite', 'onedl-mmcv')
+FORKS = {'onedl-mmengine': 'mmengine', 'onedl-mmsegmentation': 'mmsegmentation',
+         'onedl-mmdetection': 'mmdet', 'onedl-mim': 'openmim'}
+IMPORTS = {'mmsegmentation': ('ftfy', 'regex'), 'onedl-mmsegmentation': ('ftfy', 'regex'),
+           'onedl-mmdetection': ('imgaug', 'skimage')}
+DISTRIBUTIONS = {'skimage': 'scikit-image'}
 
 
 def version_of(package: str) -> str | None:
@@ -40,9 +45,15 @@ def obstacles() -> list[str]:
         if version is not None and numbers_of(version) < numbers_of(floor):
             lines.append(f'{package} {version} is too old: pip install "{package}>={floor}"')
     lines += _mmcv_obstacles()
-    if version_of('mmsegmentation'):
-        lines += [f'mmseg imports {name}, which is not installed: pip install {name}'
-                  for name in ('ftfy', 'regex') if not has_module(name)]
+    for package, names in IMPORTS.items():
+        if version_of(package):
+            lines += [f'{package} imports {name}, which is not installed: '
+                      f'pip install {DISTRIBUTIONS.get(name, name)}'
+                      for name in names if not has_module(name)]
+    for fork, original in FORKS.items():
+        if version_of(fork) and version_of(original):
+            lines.append(f'{original} and its fork {fork} are installed over each other: pip '
+                         f'uninstall {original} {fork}, then install one')
     if version_of('openmim') and not has_module('pkg_resources'):
         lines.append(f'mim imports pkg_resources, which setuptools {version_of("setuptools")} does '
                      'not have: pip install "setuptools<81"')

@@ -48,6 +48,34 @@ def test_a_module_that_is_missing_is_one_line(environment, module, words):
     assert words in line
 
 
+FORKS = {'onedl-mmcv': '2.3.6', 'onedl-mmengine': '0.10.12', 'onedl-mmsegmentation': '1.4.2',
+         'onedl-mmdetection': '3.5.1', 'onedl-mim': '0.5.1'}
+
+
+@pytest.mark.parametrize(('module', 'words'), [
+    ('regex', 'onedl-mmsegmentation imports regex'),
+    ('imgaug', 'pip install imgaug'),
+    ('skimage', 'pip install scikit-image'),
+])
+def test_a_module_that_the_forks_miss_is_one_line(environment, module, words):
+    versions, missing = environment
+    for name in ('mmcv-lite', 'mmsegmentation', 'mmdet', 'openmim'):
+        versions.pop(name)
+    versions.update(FORKS)
+    missing.add('pkg_resources')  # which their OpenMIM does not import
+    assert installation.obstacles() == []
+    missing.add(module)
+    (line,) = installation.obstacles()
+    assert words in line
+
+
+@pytest.mark.parametrize('fork', [name for name in FORKS if name != 'onedl-mmcv'])
+def test_a_fork_beside_the_original_is_one_line(environment, fork):
+    environment[0].update({fork: FORKS[fork], 'mmengine': '0.10.7'})
+    (line,) = installation.obstacles()
+    assert fork in line and 'installed over each other' in line
+
+
 def test_what_only_an_absent_package_needs_is_not_missed(environment):
     versions, missing = environment
     versions.clear()

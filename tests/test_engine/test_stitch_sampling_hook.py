@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from mmsnnet.compat import load_allowed
 from mmsnnet.engine.rng_state import capture_rng_state
 from mmsnnet.models import build_sampler
 from tests.toy_segmentation import (
@@ -137,7 +138,7 @@ def test_a_checkpoint_holds_the_random_states_of_its_moment(data, tmp_path):
 
     runner.register_hook(Probe(after_train_iter=remember), priority='LOWEST')
     runner.train()
-    content = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
+    content = load_allowed(str(tmp_path / 'iter_3.pth'))
     (states,) = content['stitch_rng_states']
     assert plain(states) == seen[2]
     assert plain(states) != seen[5]
@@ -175,7 +176,7 @@ def test_a_checkpoint_saved_after_validation_alone_resumes_exactly(data, tmp_pat
     short = toy_runner(data, tmp_path / 'short', train_cfg=dict(max_iters=3), **settings)
     short.train()
     (best,) = (tmp_path / 'short').glob('best_*_iter_3.pth')
-    assert torch.load(best, weights_only=True)['stitch_rng_states']
+    assert load_allowed(str(best))['stitch_rng_states']
     whole = toy_runner(data, tmp_path / 'whole', **settings)
     whole.train()
     draws = []

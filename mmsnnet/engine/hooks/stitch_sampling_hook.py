@@ -8,6 +8,7 @@ from typing import Any
 from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
+from mmsnnet.compat.torch_versions import synchronise_every_backward
 from mmsnnet.engine.training_checks import check_monitors, refuse_runner_compile
 from mmsnnet.models import build_sampler, find_stitched_backbone
 from mmsnnet.models.host.head_check import check_channels
@@ -50,6 +51,7 @@ class StitchSamplingHook(ExactResumeHook):
     def before_train(self, runner: Runner) -> None:
         """Build the sampler, after a look at whether neck and heads fit the backbone."""
         check_channels(runner.model)
+        synchronise_every_backward(runner.model)
         self._backbone = find_stitched_backbone(runner.model)
         config = self._sampler_config
         self._sampler = (

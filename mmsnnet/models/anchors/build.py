@@ -154,7 +154,7 @@ def build_vit(
     except Exception as error:  # timm checks little of what it is given
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         if any(reason.endswith(f'unexpected keyword argument {key!r}') for key in arguments):
-            raise ValueError(_not_plain(name, reason.split('.')[0])) from error
+            raise ValueError(_not_plain(name, _class_of(name))) from error
         raise ValueError(
             f'timm cannot build {name!r} as a plain ViT with '
             f'{ {**arguments, **config.model_kwargs} }: {reason}'
@@ -172,6 +172,11 @@ def _kind_of_name(model: str) -> type[AnchorViT]:
     """Kind that a model of timm will probably be of, by its name; it decides how to build it."""
     module = timm.model_entrypoint(model).__module__
     return next((kind for kind in KINDS if module in kind.timm_modules), PlainAnchor)
+
+
+def _class_of(name: str) -> str:
+    """Class that timm makes of a name alone; errors of Python 3.9 do not tell whose they are."""
+    return type(timm.create_model(name, pretrained=False)).__name__
 
 
 def _not_plain(name: str, vit_class: str) -> str:

@@ -11,6 +11,8 @@ import torch
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from mmsnnet.compat.torch_versions import check_compiles_blocks
+
 from .anchor_vit import AnchorViT
 from .windowed import WindowedAnchor
 
@@ -54,7 +56,7 @@ def compile_blocks(anchors: Iterable[AnchorViT], options: bool | Mapping[str, An
 
     Raises:
         TypeError: If ``options`` is neither a boolean nor a dict.
-        ValueError: If they ask for CUDA graphs.
+        ValueError: If they ask for CUDA graphs, or torch is older than 2.5.
     """
     if not isinstance(options, (bool, Mapping)):
         raise TypeError(
@@ -63,6 +65,7 @@ def compile_blocks(anchors: Iterable[AnchorViT], options: bool | Mapping[str, An
         )
     if options is False:
         return
+    check_compiles_blocks()
     arguments = {} if options is True else dict(options)
     _check_no_cuda_graphs(arguments)
     for number, anchor in enumerate(anchors):
@@ -111,13 +114,12 @@ def _call_with_hooks(
 
 
 def _has_hooks(module: nn.Module) -> bool:
-    own = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
+    """Whether a module has hooks of its own or of all modules (torch 2.1 has no call for these)."""
+    kinds = ('forward_hooks', 'forward_pre_hooks', 'backward_hooks', 'backward_pre_hooks')
+    everywhere = nn.modules.module
+    return any(
+        getattr(module, f'_{kind}') or getattr(everywhere, f'_global_{kind}') for kind in kinds
     )
-    return any(own) or nn.modules.module._has_any_global_hook()
 
 
 def _parts(anchor: AnchorViT) -> dict[str, list[nn.Module]]:
