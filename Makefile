@@ -100,9 +100,11 @@ print-core:
 test-core: $(READY)
 	$(PYTEST) $(CORE) $(strip $(PYTEST_ARGS))
 
+# pyenv's python3.9 on the path refuses unless it was chosen, so its versions are looked for.
+PYENV_39 = $(wildcard $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions/3.9.*/bin/python3.9)
 test-floors:
 	@$(MAKE) VENV=.venv-floors PINNED=requirements/floors.txt PYTHON_MIN=3.9 \
-	    PYTHON='$(or $(strip $(PYTHON)),python3.9 python3.10 python3.11)' test-core
+	    PYTHON='$(or $(strip $(PYTHON)),$(PYENV_39) python3.9 python3.10 python3.11)' test-core
 
 # OpenMIM too, whose tests are slow: the forks have one of their own.
 test-forks:

@@ -82,3 +82,14 @@ def test_a_new_process_reads_a_recipe_with_bases_of_a_host(module):
     code = ('import sys; from mmengine.config import Config; '
             'sys.exit(not Config.fromfile(sys.argv[1]).model)')
     subprocess.run([sys.executable, '-c', code, str(CONFIGS / name)], check=True)
+
+
+def test_a_config_that_imports_mmsnnet_in_its_first_line_finds_bases_of_a_host(tmp_path):
+    """As README says: with the forks custom_imports, which comes after all bases, is too late."""
+    pytest.importorskip('mmseg')
+    base = 'mmseg::vit/vit_vit-b16_mln_upernet_8xb2-80k_ade20k-512x512.py'
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = __import__('mmsnnet') and '{base}'\n", encoding='utf-8')
+    code = ('import sys; from mmengine.config import Config; '
+            'sys.exit(not Config.fromfile(sys.argv[1]).model)')
+    subprocess.run([sys.executable, '-c', code, str(config)], check=True)
