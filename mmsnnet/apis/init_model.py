@@ -15,6 +15,7 @@ from torch import nn
 from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
 from mmsnnet.models.checkpoint_file import load_safely
+from mmsnnet.models.heads import require_mmpretrain
 from mmsnnet.models.host.head_statistics import attach_statistics_of
 from mmsnnet.models.host.head_weights import check_heads_loaded
 from mmsnnet.results.chooser import Chooser, chooser_of_costs, chooser_of_results
@@ -38,7 +39,9 @@ def init_model(
     metric: str | None = None,
     rule: str | None = None,
 ) -> nn.Module:
-    """Build a stitched segmentor, depth estimator or detector by its host, and load it safely.
+    """Build a stitched model by its host, and load it safely.
+
+    Hosts are MMSegmentation (segmentors, depth estimators), MMDetection and MMPretrain.
 
     The host's functions for inference take it as it is; besides it has the methods of
     :class:`~mmsnnet.apis.StitchControl`, such as ``model.set_budget(gflops=120)``.
@@ -55,6 +58,7 @@ def init_model(
 
     Raises:
         FileNotFoundError: If a file is missing.
+        ImportError: If the host is MMPretrain and is not installed.
         ValueError: If the checkpoint cannot be read, the model is not stitched, loaded or fitted,
             or results are of another one.
     """
@@ -67,7 +71,8 @@ def init_model(
     chooser.check_space(backbone.space, results)
     _check_results(results, checkpoint)
     attach_statistics_of(results, model)
-    return give_control(model, chooser, _costs_behind(chooser, backbone))
+    costs = None if backbone.space.lift_taps else _costs_of(model, backbone)
+    return give_control(model, chooser, costs or _costs_behind(chooser, backbone))
 
 
 def _check_file(checkpoint: str | PathLike | None, cfg: Config) -> None:
@@ -87,7 +92,7 @@ def _check_file(checkpoint: str | PathLike | None, cfg: Config) -> None:
             f'Checkpoint {checkpoint} is a {type(content).__name__} where a dict with '
             'state_dict and meta is needed.'
         )
-    if _scope(cfg) != 'mmdet' and 'meta' not in content:
+    if _scope(cfg) == 'mmseg' and 'meta' not in content:
         raise ValueError(
             f'Checkpoint {checkpoint} has no meta, which MMSegmentation reads: wrap the weights, '
             "torch.save(dict(state_dict=..., meta=dict(dataset_meta=dict(classes=...))), FILE)."
@@ -139,13 +144,19 @@ def _build(
         from mmdet.apis import init_detector
 
         return init_detector(cfg, checkpoint, device=device, cfg_options=options or {})
+    if _scope(cfg) == 'mmpretrain':
+        require_mmpretrain("default_scope='mmpretrain'")
+        from mmpretrain.apis.model import get_model
+
+        cfg.merge_from_dict(options or {})
+        return get_model(cfg, checkpoint or False, device=device)
     from mmseg.apis import init_model as init_segmentor
 
     return init_segmentor(cfg, checkpoint, device=device, cfg_options=options)
 
 
 def _scope(cfg: Config) -> str:
-    """Host of a config: 'mmseg' or 'mmdet'."""
+    """Host of a config: 'mmseg', 'mmdet' or 'mmpretrain'."""
     return cfg.get('default_scope', 'mmseg')
 
 

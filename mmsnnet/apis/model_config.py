@@ -10,6 +10,7 @@ from mmengine import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
+from mmsnnet.models.heads import require_mmpretrain
 from mmsnnet.recipes import find_config
 
 
@@ -67,9 +68,12 @@ def build_without_data(
 
     Raises:
         FileNotFoundError: If there is no such file.
+        ImportError: If its host is MMPretrain and is not installed.
         ValueError: If it describes no model.
     """
     cfg = load_model_config(config, options)
     scope = cfg.get('default_scope', 'mmseg')
+    if scope == 'mmpretrain':
+        require_mmpretrain("default_scope='mmpretrain'")
     with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
         return MODELS.build(cfg.model)
