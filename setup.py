@@ -166,6 +166,7 @@ setup(
         'deploy': read_requirements('deploy'),
         'hub': read_requirements('hub'),
         'openvino': read_requirements('openvino'),
+        'smp': read_requirements('smp'),
         'web': read_requirements('web'),
         'tests': read_requirements('tests'),
         'all': read_requirements('seg', 'det', 'optional', 'tests'),
