@@ -39,9 +39,7 @@ def init_model(
     metric: str | None = None,
     rule: str | None = None,
 ) -> nn.Module:
-    """Build a stitched model by its host, and load it safely.
-
-    Hosts are MMSegmentation (segmentors, depth estimators), MMDetection and MMPretrain.
+    """Build a stitched model by its host (mmseg, mmdet or mmpretrain), and load it safely.
 
     The host's functions for inference take it as it is; besides it has the methods of
     :class:`~mmsnnet.apis.StitchControl`, such as ``model.set_budget(gflops=120)``.
@@ -59,8 +57,7 @@ def init_model(
     Raises:
         FileNotFoundError: If a file is missing.
         ImportError: If the host is MMPretrain and is not installed.
-        ValueError: If the checkpoint cannot be read, the model is not stitched, loaded or fitted,
-            or results are of another one.
+        ValueError: If the model is not stitched, loaded or fitted, or results are of another one.
     """
     model = _load(load_model_config(config), checkpoint, device, cfg_options)
     backbone = find_stitched_backbone(model)
@@ -71,8 +68,7 @@ def init_model(
     chooser.check_space(backbone.space, results)
     _check_results(results, checkpoint)
     attach_statistics_of(results, model)
-    costs = None if backbone.space.lift_taps else _costs_of(model, backbone)
-    return give_control(model, chooser, costs or _costs_behind(chooser, backbone))
+    return give_control(model, chooser, _costs_behind(chooser, model))
 
 
 def _check_file(checkpoint: str | PathLike | None, cfg: Config) -> None:
@@ -180,8 +176,14 @@ def _costs_of(model: nn.Module, backbone: StitchedViT) -> CostTable:
         return backbone.costs
 
 
-def _costs_behind(chooser: Chooser, backbone: StitchedViT) -> CostTable:
-    """Cost of every stitch of a model of which some were recorded: the head's is the same."""
+def _costs_behind(chooser: Chooser, model: nn.Module) -> CostTable:
+    """Cost of every stitch of a model of which some were recorded.
+
+    Where taps are lifted the head's cost is the same for all, and the records tell it.
+    """
+    backbone = find_stitched_backbone(model)
+    if not backbone.space.lift_taps:
+        return _costs_of(model, backbone)
     known = chooser.candidates[0]
     alone = backbone.costs[known.name]
     return backbone.costs.plus(Cost(known.flops - alone.flops, known.params - alone.params))
