@@ -302,6 +302,20 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     return cfg, sweep, stitches, options
 
 
+def _close_log(folder: Path) -> None:
+    """Let MMEngine's logger write to no file in a folder any more."""
+    import logging
+
+    from mmengine.logging import MMLogger
+
+    logger = MMLogger.get_current_instance()
+    for handler in list(logger.handlers):
+        if isinstance(handler, logging.FileHandler):
+            if folder.resolve() in Path(handler.baseFilename).resolve().parents:
+                logger.removeHandler(handler)
+                handler.close()
+
+
 @contextmanager
 def leaving_no_logs(directory: Path) -> Iterator[None]:
     """Where a sweep is refused, take away the logs and the folders that were made for it."""
@@ -311,6 +325,7 @@ def leaving_no_logs(directory: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
+        _close_log(logs)
         for path in set(logs.iterdir() if logs.is_dir() else ()) - before:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)

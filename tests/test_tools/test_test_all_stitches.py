@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmsnnet.engine.loops import StitchTestLoop
 from mmsnnet.evaluation.cost.model_cost import model_costs
@@ -585,6 +586,7 @@ def test_an_unknown_metric_is_refused_and_the_records_are_kept(results, trained,
     line = refused(capsys, [*trained.call, '--out', results, '--metric', 'mIOU'])
     assert "metric='mIOU' of the loop is not among" in line and "'mIoU'" in line
     assert contents(results, ['stitches.jsonl']) == before
+    MMLogger.get_current_instance().warning('what comes later finds no log that was taken away')
 
 
 def test_a_file_in_the_place_of_the_folder_is_refused(trained, tmp_path, capsys):

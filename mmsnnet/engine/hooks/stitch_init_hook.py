@@ -87,7 +87,7 @@ class StitchInitHook(Hook):
         backbone = find_stitched_backbone(runner.model)
         check_channels(runner.model)
         _check_normalization(runner, backbone)
-        if not runner._has_loaded:  # else its own classifiers would be lost
+        if not getattr(runner, '_has_loaded', False):  # else its own classifiers would be lost
             for line in fill_classifiers(runner.model):
                 runner.logger.info(line)
         if backbone.is_fitted:
