@@ -103,6 +103,23 @@ def to_row(one: Any, metric: str) -> dict[str, Any]:
     )
 
 
+def tell_alike(chosen: Sequence[Any], chooser: Any) -> None:
+    """Say on the error stream if cheaper stitches cannot be told from the only one chosen."""
+    if len(chosen) != 1:
+        return
+    alike = chooser.not_told_apart(chosen[0])
+    if alike:
+        sure = chooser.certainty
+        names = ', '.join(
+            f'{one.name} ({one.cost("gflops"):.4g} GFLOPs, {one.quality:.5g})' for one in alike[:3]
+        )
+        more = f' and {len(alike) - 3} more' if len(alike) > 3 else ''
+        sys.stderr.write(
+            f'On these {sure.images} images {chosen[0].name} cannot be told apart at '
+            f'{sure.confidence:.0%} from {names}{more}, which cost no more.\n'
+        )
+
+
 def write_table(rows: list[dict[str, Any]], out: TextIO) -> None:
     """Rows as aligned columns; columns without any value are left out."""
     from mmsnnet.evaluation.report.quantities import decimals
@@ -148,6 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
     chosen, chooser = choose(args)
+    tell_alike(chosen, chooser)
     with _cli.output() as out:
         write([to_row(one, chooser.metric) for one in chosen], args.format, out)
     return 0

@@ -51,6 +51,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         '--tta', action='store_true', help='augment by tta_model and tta_pipeline of the config'
     )
+    add_certainty_arguments(parser)
     add_work_arguments(parser)
     parser.add_argument(
         '--recalibrate-bn',
@@ -70,6 +71,33 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.out is None:
         args.out = str(Path('work_dirs') / Path(args.config).stem / 'stitches')
     return args
+
+
+def add_certainty_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add how sure is sure."""
+    group = parser.add_argument_group('certainty')
+    group.add_argument(
+        '--confidence', type=float, default=0.95, metavar='P',
+        help='of the intervals of metrics, between 0 and 1 (default: 0.95)',
+    )  # fmt: skip
+    group.add_argument(
+        '--seed', type=int, default=0,
+        help='of the resamples of images and of the order of a race, kept in run.json of a new '
+        'folder (default: 0)',
+    )  # fmt: skip
+    group.add_argument(
+        '--front', action='store_true',
+        help='look for the front alone: images in a random order, and stitches that one of no more '
+        'FLOPs surely beats are dropped on the way (race.json)',
+    )  # fmt: skip
+    group.add_argument(
+        '--drop-confidence', type=float, default=0.99, metavar='P',
+        help='how sure it must be that a stitch is beaten, between 0 and 1 (default: 0.99)',
+    )  # fmt: skip
+    group.add_argument(
+        '--min-images', type=int, default=50, metavar='N',
+        help='images before the first stitch is dropped (default: 50)',
+    )  # fmt: skip
 
 
 def add_work_arguments(parser: argparse.ArgumentParser) -> None:
@@ -204,6 +232,7 @@ def run_with_progress(sweep: Any, stitches: Sequence[Any], options: Any) -> None
 def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
     """Write the report and print the table; of records without any value there is none."""
     from mmsnnet.evaluation.report.pareto_report import Volume, print_table, write_report
+    from mmsnnet.results.certainty import CERTAINTY_NAME
 
     records = sweep.results.records
     metric, rule = metric_name(cfg, records), cfg.test_cfg.get('rule', 'greater')
@@ -214,10 +243,41 @@ def report(sweep: Any, cfg: Any, args: argparse.Namespace) -> None:
     worst, best = cfg.test_cfg.get('metric_range', (0.0, 100.0))
     volume = Volume(max(sweep.costs.flops.values()), worst, best)
     title = f'{Path(args.config).stem}: {len(records)} stitches'
-    paths = write_report(records, metric, args.out, rule, volume, title)
-    print_table(records, metric, rule)
-    for path in (lines, *paths.values()):
+    certainty = certainty_of(args, records, metric, rule)
+    paths = write_report(records, metric, args.out, rule, volume, title, certainty)
+    print_table(records, metric, rule, certainty=certainty)
+    sure = [] if certainty is None else [Path(args.out) / CERTAINTY_NAME]
+    for path in (lines, *paths.values(), *sure):
         print(path)
+
+
+def certainty_of(
+    args: argparse.Namespace, records: Sequence[Any], metric: str, rule: str
+) -> Any:
+    """How sure the results in the folder are, written there; None with a line that says why."""
+    from mmsnnet.evaluation.front.certainty import certainty_of_results
+    from mmsnnet.results.certainty import write_certainty
+    from mmsnnet.results.run_file import read_run
+
+    out = Path(args.out)
+    seed = read_run(out)['details'].get('seed', args.seed)
+    found, reason = certainty_of_results(out, records, metric, rule, seed, args.confidence)
+    if found is None:
+        sys.stderr.write(f'test_all_stitches: without intervals: {reason}.\n')
+    write_certainty(out, found)
+    return found
+
+
+def tell_dropped(sweep: Any) -> None:
+    """Say how many stitches a race dropped, and how much of the work that saved."""
+    dropped = sweep.dropped.values()
+    if dropped:
+        left_out = sum(1 - row['images'] / row['of'] for row in dropped)
+        total = len(dropped) + len(sweep.results)
+        sys.stderr.write(
+            f'The race dropped {len(dropped)} of {total} stitches (race.json says which ones beat '
+            f'them); {left_out / total:.0%} of the images x stitches were not run.\n'
+        )
 
 
 def tell_missing_values(records: Sequence[Any], metric: str | None) -> bool:
@@ -272,11 +332,41 @@ def recalibrate(sweep: Any, stitches: Sequence[Any], args: argparse.Namespace) -
     )
 
 
+def race_options(args: argparse.Namespace, cfg: Any) -> Any:
+    """How stitches race, None if they do not.
+
+    Raises:
+        ValueError: If a number is not possible, or other options contradict a race.
+    """
+    from mmsnnet.evaluation.front.race import RaceOptions
+
+    options = RaceOptions(
+        cfg.test_cfg.get('metric'),
+        cfg.test_cfg.get('rule', 'greater'),
+        args.drop_confidence,
+        args.seed,
+        args.min_images,
+    )
+    contradicting = {
+        '--one-by-one': args.one_by_one,
+        '--shard': args.shard != (0, 1),
+        '--shard-by stitches': args.shard_by == 'stitches',
+        '--merge': args.merge,
+    }
+    for name, given in contradicting.items():
+        if args.front and given:
+            raise ValueError(f'--front compares all stitches on the way: leave out {name}.')
+    return options if args.front else None
+
+
 def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     """The config, a sweep with its results folder open, the stitches to score, and how.
 
     The folder comes last: what is refused before leaves results alone that are in it.
     """
+    from mmsnnet.evaluation.front.certainty import check_confidence
+
+    check_confidence(args.confidence)
     cfg = load_config(args)
     from mmengine.runner import Runner
 
@@ -288,14 +378,15 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     options = SweepOptions(
         args.one_by_one, args.shard_size, args.max_memory, args.shard, args.shard_by
     )
+    race = race_options(args, cfg)
     wanted, facts = wanted_stitches(args, cfg), recalibration(cfg, args.recalibrate_bn)
     runner = Runner.from_cfg(cfg)
     backbone = find_predicting_backbone(runner.model)
     select_stitches(backbone.space, backbone.costs.flops, wanted)  # refused before work is done
-    sweep = StitchSweep(runner)
+    sweep = StitchSweep(runner, args.seed)
     chosen = list(select_stitches(backbone.space, sweep.costs.flops, wanted))
     stitches = sweep.share(chosen, options)
-    sweep.open(args.out, args.overwrite, facts, args.merge)
+    sweep.open(args.out, args.overwrite, facts, args.merge, race)
     if args.recalibrate_bn:
         recalibrate(sweep, chosen, args)
     sweep.merge(args.merge)
@@ -345,13 +436,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg, sweep, stitches, options = set_up(args)
     pending = sweep.pending(stitches)
     if len(pending) < len(stitches):
-        sys.stderr.write(f'{len(stitches) - len(pending)} stitches have results already.\n')
+        known = 'results already' if not args.front else 'results already or were dropped'
+        sys.stderr.write(f'{len(stitches) - len(pending)} stitches have {known}.\n')
     if pending:
         run_with_progress(sweep, pending, options)
     if sweep.results is not None and options.is_share:
         index, count = options.share
         sys.stderr.write(f'Share {index + 1} of {count} is done; its results are partial.\n')
     elif sweep.results is not None:
+        tell_dropped(sweep)
         report(sweep, cfg, args)
     return 0
 

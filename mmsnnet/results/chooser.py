@@ -9,6 +9,7 @@ from mmsnnet.stitching.cost import CostTable
 from mmsnnet.stitching.space import StitchSpace
 
 from .candidate import UNITS, Candidate, check_axis
+from .certainty import Certainty, read_certainty
 from .latency_file import read_latency
 from .pareto import Point, cheapest_above, dominated, knee_point, pareto_front
 from .records import Record, metric_value
@@ -23,17 +24,26 @@ class Chooser:
         metric: Name of the metric that their quality is; None if none was scored. A budget alone
             then takes the stitch of most FLOPs that it allows.
         rule: 'greater' or 'less', which quality is better.
+        certainty: How sure the qualities are; None where it is not known. One of another metric
+            or of other stitches is left out.
 
     Raises:
         ValueError: If there are no candidates.
     """
 
     def __init__(
-        self, candidates: Iterable[Candidate], metric: str | None = None, rule: str = 'greater'
+        self,
+        candidates: Iterable[Candidate],
+        metric: str | None = None,
+        rule: str = 'greater',
+        certainty: Certainty | None = None,
     ) -> None:
         self.candidates = tuple(candidates)
         self.metric = metric
         self.rule = rule
+        names = [candidate.name for candidate in self.candidates]
+        fits = certainty is not None and certainty.describes(names, metric, rule)
+        self.certainty = certainty if fits else None
         self._by_name = {candidate.name: candidate for candidate in self.candidates}
         if not self.candidates:
             raise ValueError('There are no stitches to choose from.')
@@ -115,6 +125,25 @@ class Chooser:
         """Stitches that no other one dominates, from cheap to costly."""
         self._check_scored()
         return [self[point.name] for point in pareto_front(self.points(axis), self.rule)]
+
+    def not_told_apart(self, chosen: Candidate) -> list[Candidate]:
+        """Other stitches of no more FLOPs that the data cannot tell from a chosen one.
+
+        The best first; none where the certainty is not known.
+        """
+        known = () if self.certainty is None else self.certainty.stitches
+        if chosen.name not in known:
+            return []
+        alike = [
+            one
+            for one in self.candidates
+            if one.name in known
+            and one.name != chosen.name
+            and one.flops <= chosen.flops
+            and not self.certainty.can_be_told_apart(one.name, chosen.name)
+        ]
+        sign = 1 if self.rule == 'greater' else -1
+        return sorted(alike, key=lambda one: (-sign * one.quality, one.flops))
 
     def knee(self, axis: str = 'gflops') -> Candidate:
         """Knee of the front; see :func:`mmsnnet.results.pareto.knee_point`."""
@@ -203,7 +232,9 @@ def chooser_of_results(
         ValueError: If they are damaged.
     """
     results = read_results(directory, metric, rule)
-    return chooser_of_records(results.records, results.metric, results.rule, latency)
+    return chooser_of_records(
+        results.records, results.metric, results.rule, latency, read_certainty(directory)
+    )
 
 
 def chooser_of_records(
@@ -211,6 +242,7 @@ def chooser_of_records(
     metric: str | None,
     rule: str = 'greater',
     latency: str | os.PathLike[str] | None = None,
+    certainty: Certainty | None = None,
 ) -> Chooser:
     """Chooser among the stitches of records.
 
@@ -219,6 +251,7 @@ def chooser_of_records(
         metric: Metric to choose by; None if they have none.
         rule: 'greater' or 'less', which is better.
         latency: File of ``tools/measure_latency.py``.
+        certainty: See :class:`Chooser`.
     """
     measured = read_latency(latency) if latency is not None else {}
     candidates = [
@@ -230,7 +263,7 @@ def chooser_of_records(
         )
         for record in records
     ]
-    return Chooser(candidates, metric, rule)
+    return Chooser(candidates, metric, rule, certainty)
 
 
 def chooser_of_costs(

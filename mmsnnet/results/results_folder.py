@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .certainty import CERTAINTY_NAME
 from .records import (
     RECORDS_NAME,
     Record,
@@ -34,7 +35,10 @@ from .run_file import (
 )
 
 #: Files that `mmsnnet.evaluation.report.pareto_report` derives from the records.
-REPORT_NAMES = tuple(f'pareto.{kind}' for kind in ('json', 'csv', 'png', 'svg', 'html'))
+REPORT_NAMES = (
+    *(f'pareto.{kind}' for kind in ('json', 'csv', 'png', 'svg', 'html')),
+    CERTAINTY_NAME,
+)
 
 
 class ResultsFolder:

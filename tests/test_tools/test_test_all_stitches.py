@@ -19,6 +19,7 @@ from mmengine.logging import MMLogger
 
 from mmsnnet.engine.loops import StitchTestLoop
 from mmsnnet.evaluation.cost.model_cost import model_costs
+from mmsnnet.evaluation.front.statistics_folder import StatisticsFolder
 from mmsnnet.evaluation.sweep.shards import ShardFolder
 from mmsnnet.results.results_folder import ResultsFolder
 from mmsnnet.stitching import Block
@@ -37,7 +38,7 @@ from tools.test_all_stitches import main
 
 TOOL = ROOT / 'tools' / 'test_all_stitches.py'
 REPORT = {f'pareto.{kind}' for kind in ('json', 'csv', 'png', 'svg', 'html')}
-FILES = {'run.json', 'stitches.jsonl'} | REPORT
+FILES = {'run.json', 'stitches.jsonl', 'certainty.json'} | REPORT
 
 #: Dies in the run of a model on a batch whose number is the first argument.
 KILLED = """
@@ -117,6 +118,69 @@ def scored(runs):
     names = {name for _, name in runs}
     assert sorted(runs) == sorted((str(image), name) for image in range(4) for name in names)
     return names
+
+
+# -- how sure it is -----------------------------------------------------------------------------
+
+
+def test_the_statistics_of_images_give_the_recorded_metrics(swept, trained):
+    metric = trained.runner.test_evaluator.metrics[0]
+    folder = StatisticsFolder(swept[0])
+    for row in records(swept[0]):
+        assert folder.read(row['name'])[''].scores(metric) == row['metrics']
+
+
+def test_every_stitch_of_the_front_has_its_interval_and_probabilities(swept):
+    summary = json.loads((swept[0] / 'pareto.json').read_text())
+    assert summary['certainty'] == dict(confidence=0.95, resamples=1000, seed=0, images=4)
+    for row in summary['front']:
+        low, high = row['interval']
+        assert low <= row['value'] <= high
+        assert 0 <= row['on_front'] <= 1
+    cheapest = summary['front'][0]
+    assert cheapest['beats_cheaper'] is None
+    assert cheapest['on_front'] == 1
+    assert 'P(front)' in swept[1]
+    assert 'paired bootstrap over 4 images (1000 resamples, seed 0)' in swept[1]
+
+
+def test_one_by_one_there_are_no_intervals_and_a_line_says_why(trained, tmp_path, capsys):
+    arguments = ['--stitches', 'anchors', '--one-by-one', '--out', str(tmp_path / 'out')]
+    assert main([*trained.call, *arguments]) == 0
+    assert 'without intervals: 2 of 2 stitches have no statistics' in capsys.readouterr().err
+    assert 'certainty' not in json.loads((tmp_path / 'out' / 'pareto.json').read_text())
+
+
+RACE = ['--front', '--min-images', '2', '--drop-confidence', '0.8']
+
+
+def test_a_race_that_was_killed_goes_on_to_the_same_files(swept, trained, tmp_path, capsys):
+    whole, out = tmp_path / 'whole', tmp_path / 'out'
+    assert main([*trained.call, *RACE, '--out', str(whole)]) == 0
+    race = json.loads((whole / 'race.json').read_text())
+    assert race['dropped'], 'a race that drops nothing shows nothing'
+    assert f'The race dropped {len(race["dropped"])} of 8 stitches' in capsys.readouterr().err
+    killed(trained, out, 24, *RACE, '--shard-size', '1')
+    assert not (out / 'stitches.jsonl').exists()
+    assert main([*trained.call, *RACE, '--out', str(out)]) == 0
+    names = (FILES | {'race.json'}) - {'pareto.svg'}
+    assert contents(out, names) == contents(whole, names)
+    rows = records(swept[0])
+    assert [row for row in records(out) if row not in rows] == []
+
+
+@pytest.mark.parametrize(
+    'more', [['--one-by-one'], ['--shard', '1/2'], ['--shard-by', 'stitches'], ['--merge', 'x']]
+)
+def test_a_race_that_cannot_be_is_one_line(trained, tmp_path, capsys, more):
+    line = refused(capsys, [*trained.call, *RACE, '--out', tmp_path / 'out', *more])
+    assert f'--front compares all stitches on the way: leave out {more[0]}' in line
+
+
+@pytest.mark.parametrize('confidence', ['0', '1', '1.2', 'nan'])
+def test_a_confidence_that_is_none_is_one_line(trained, tmp_path, capsys, confidence):
+    arguments = [*trained.call, '--confidence', confidence, '--out', str(tmp_path / 'out')]
+    assert 'give a number between 0 and 1' in refused(capsys, arguments)
 
 
 # -- what it writes -----------------------------------------------------------------------------

@@ -44,9 +44,21 @@ def _stitches(chooser: Chooser) -> list[dict[str, Any]]:
             family=one.family,
             **{axis: one.cost(axis) for axis in ('gflops', 'params', 'ms', 'mb')},
             metrics={key: shown_value(value) for key, value in one.metrics.items()},
+            **_certainty(chooser, one.name),
         )
         for one in chooser.candidates
     ]
+
+
+def _certainty(chooser: Chooser, name: str) -> dict[str, Any]:
+    """Interval of the metric that is judged by, and probabilities; empty where not known."""
+    if chooser.certainty is None or name not in chooser.certainty.stitches:
+        return {}
+    one = chooser.certainty.stitches[name]
+    probabilities = dict(
+        front=one.on_front, cheaper=one.beats_cheaper, small=one.beats_small
+    )
+    return dict(sure=dict(metric=chooser.metric, interval=[one.low, one.high], **probabilities))
 
 
 def _routes(chooser: Chooser) -> tuple[list[dict[str, Any]], dict[str, list[list[int]]]]:

@@ -44,7 +44,35 @@ def _draw_stars(axes: Axes, anchors: Sequence[Point], colour: str, label: str | 
     )
 
 
-def _draw_families(axes: Axes, chooser: Chooser, points: Sequence[Point]) -> None:
+def _draw_whiskers(axes: Axes, chooser: Chooser, points: Sequence[Point]) -> None:
+    """Draw the interval of each point whose certainty is known."""
+    known = {} if chooser.certainty is None else chooser.certainty.stitches
+    shown = [point for point in points if point.name in known]
+    if shown:
+        axes.vlines(
+            [point.cost for point in shown],
+            [known[point.name].low for point in shown],
+            [known[point.name].high for point in shown],
+            color='#777777',
+            linewidth=0.9,
+            alpha=0.7,
+            label=f'{chooser.certainty.confidence:.0%} interval',
+            zorder=1.5,
+        )
+
+
+def _opacity(chooser: Chooser, points: Sequence[Point], axis: str) -> float | list[float]:
+    """How solid points are: by the probability of being on the front, where it is known.
+
+    The probability is of the front over FLOPs alone.
+    """
+    if chooser.certainty is None or axis != 'gflops':
+        return 0.75
+    known = chooser.certainty.stitches
+    return [0.2 + 0.7 * known[p.name].on_front if p.name in known else 0.2 for p in points]
+
+
+def _draw_families(axes: Axes, chooser: Chooser, points: Sequence[Point], axis: str) -> None:
     """Draw the stitches that are no anchors, one colour and one legend entry a family."""
     groups: dict[str, list[Point]] = {}
     for point in points:
@@ -56,7 +84,7 @@ def _draw_families(axes: Axes, chooser: Chooser, points: Sequence[Point]) -> Non
             s=26,
             color=COLOURS[number % len(COLOURS)],
             marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
-            alpha=0.75,
+            alpha=_opacity(chooser, groups[family], axis),
             linewidths=0,
             label=f'{family} ({len(groups[family])})',
             zorder=2,
@@ -67,7 +95,9 @@ def _draw_one(axes: Axes, chooser: Chooser, axis: str) -> tuple[list[Point], lis
     """Draw a sweep by families; returns the points to name, anchors and front, and all points."""
     points, anchors = _scored(chooser, axis)
     front = pareto_front(points, chooser.rule)
-    _draw_families(axes, chooser, points)
+    _draw_families(axes, chooser, points, axis)
+    if chooser.certainty is not None:
+        _draw_whiskers(axes, chooser, list(dict.fromkeys((*front, *anchors))))
     axes.plot(
         *_place(front),
         color='#444444',

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from mmsnnet.results.certainty import Certainty, StitchCertainty
 from mmsnnet.results.chooser import chooser_of_records
 from mmsnnet.results.files import write_atomically
 from mmsnnet.results.pareto import Point, dominated, hypervolume, pareto_front
@@ -74,48 +75,90 @@ def to_points(records: Sequence[Record], metric: str) -> list[Point]:
 
 
 def summarise(
-    records: Sequence[Record], metric: str, direction: str = 'greater', volume: Volume | None = None
+    records: Sequence[Record],
+    metric: str,
+    direction: str = 'greater',
+    volume: Volume | None = None,
+    certainty: Certainty | None = None,
 ) -> dict[str, object]:
     """Return the front and its figures as JSON can hold them.
 
     Args:
         records: In any order.
-        metric: Key of the records' metrics.
+        metric: Key of their metrics.
         direction: 'greater' or 'less', which value is better.
         volume: Bounds for the hypervolume, which is null without them.
+        certainty: How sure it is, if known.
 
     Returns:
-        ``metric``, ``direction``, ``hypervolume``, the numbers ``num_stitches``,
-        ``num_dominated`` and ``num_without_metric``, and ``front`` and ``anchors``: lists of
-        dicts of ``id name family flops params`` and ``value``, from cheap to costly.
+        ``metric direction hypervolume num_stitches num_dominated num_without_metric``, and
+        ``front`` and ``anchors``: lists of dicts of ``id name family flops params value``, by
+        FLOPs. A certainty adds itself, ``uncertain`` (others that are on some resamples' front),
+        and to the dicts ``interval on_front beats_cheaper beats_small``.
 
     Raises:
         ValueError: If the metric or direction is unknown, or the volume's bounds do not fit.
     """
     points = to_points(records, metric)
     front = pareto_front(points, direction)
-    if volume is not None and (volume.best > volume.worst) != (direction == 'greater'):
-        raise ValueError(
-            f'direction {direction!r} contradicts worst={volume.worst} and best={volume.best}.'
-        )
-    rows = {record['name']: _row(record, metric) for record in records}
-    anchors = [rows[record['name']] for record in records if is_anchor(record)]
+    rows = {one['name']: _row(one, metric, certainty) for one in records}
+    anchors = sorted((row for row in rows.values() if is_anchor(row)), key=lambda r: r['flops'])
     return {
         'metric': metric,
         'direction': direction,
-        'hypervolume': hypervolume(points, **vars(volume)) if volume is not None else None,
+        'hypervolume': _hypervolume(points, volume, direction),
         'num_stitches': len(points),
         'num_dominated': len(dominated(points, direction)),
         'num_without_metric': sum(math.isnan(point.quality) for point in points),
         'front': [rows[point.name] for point in front],
-        'anchors': sorted(anchors, key=lambda row: row['flops']),
+        'anchors': anchors,
+        **_certain(rows, {point.name for point in front}, certainty),
     }
 
 
-def _row(record: Record, metric: str) -> dict[str, object]:
+def _hypervolume(points: Sequence[Point], volume: Volume | None, direction: str) -> float | None:
+    """Return the hypervolume, None without bounds.
+
+    Raises:
+        ValueError: If the bounds are of the other direction.
+    """
+    if volume is None:
+        return None
+    if (volume.best > volume.worst) != (direction == 'greater'):
+        raise ValueError(
+            f'direction {direction!r} contradicts worst={volume.worst} and best={volume.best}.'
+        )
+    return hypervolume(points, **vars(volume))
+
+
+def _certain(
+    rows: Mapping[str, Mapping[str, object]], front: set[str], certainty: Certainty | None
+) -> dict[str, object]:
+    """Return what a summary says of its certainty, and who else may be on the front."""
+    if certainty is None:
+        return {}
+    uncertain = [row for n, row in rows.items() if n not in front and row.get('on_front')]
+    uncertain.sort(key=lambda row: row['flops'])
+    return {'certainty': certainty.settings, 'uncertain': uncertain}
+
+
+def _row(
+    record: Record, metric: str, certainty: Certainty | None = None
+) -> dict[str, object]:
     """Return the fields of a record that a summary shows."""
     row = {key: record[key] for key in ('id', 'name', 'family', 'flops', 'params')}
-    return {**row, 'value': shown_value(record['metrics'].get(metric))}
+    row['value'] = shown_value(record['metrics'].get(metric))
+    known = {} if certainty is None else certainty.stitches
+    return {**row, **_sure(known[row['name']])} if row['name'] in known else row
+
+
+def _sure(one: StitchCertainty) -> dict[str, object]:
+    return dict(
+        interval=[one.low, one.high],
+        on_front=one.on_front,
+        beats_cheaper=one.beats_cheaper,
+        beats_small=one.beats_small,
+    )
 
 
 def to_csv(records: Sequence[Record], metric: str, direction: str = 'greater') -> str:
@@ -144,8 +187,11 @@ def write_report(
     direction: str = 'greater',
     volume: Volume | None = None,
     title: str | None = None,
+    certainty: Certainty | None = None,
 ) -> dict[str, Path]:
     """Write ``pareto.json``, ``.csv``, ``.png``, ``.svg`` and ``.html`` into a folder.
+
+    A certainty is shown by whiskers, and by paler points where one is hardly ever on the front.
 
     Args:
         records: In any order.
@@ -154,6 +200,7 @@ def write_report(
         direction: 'greater' or 'less', which value is better.
         volume: Bounds for the hypervolume; see `summarise`.
         title: Heading of picture and page.
+        certainty: See `summarise`.
 
     Returns:
         Paths of the files by 'json', 'csv', 'png', 'svg' and 'html'.
@@ -161,8 +208,9 @@ def write_report(
     Raises:
         ValueError: As `summarise`; nothing is written then.
     """
-    summary = summarise(records, metric, direction, volume)
-    sweep = {title or 'stitches': chooser_of_records(records, metric, direction)}
+    summary = summarise(records, metric, direction, volume, certainty)
+    chooser = chooser_of_records(records, metric, direction, certainty=certainty)
+    sweep = {title or 'stitches': chooser}
     figure = draw_sweeps(sweep, title=title)
     contents = {
         'json': json.dumps(summary, indent=2).encode(),
@@ -171,7 +219,11 @@ def write_report(
         'svg': to_svg(figure),
         'html': to_html(sweep).encode(),
     }
-    directory = Path(directory)
+    return _write(Path(directory), contents)
+
+
+def _write(directory: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
+    """Write the files of a report by their kinds; returns their paths."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = {kind: directory / f'pareto.{kind}' for kind in contents}
     for kind, path in paths.items():
@@ -189,6 +241,10 @@ def _front_table(
     table = Table(box=box.ASCII2 if plain else box.SIMPLE_HEAD)
     sides = ('right', 'left', 'left', 'right', 'right', 'right', 'left')
     names = ('id', 'stitch', 'family', 'GFLOPs', 'params (M)', metric, 'front')
+    certain = any('interval' in row for row in rows)
+    if certain:
+        sides = (*sides, 'left', 'right', 'right', 'right')
+        names = (*names, 'interval', 'P(front)', 'P(> cheaper)', 'P(> small)')
     for name, side in zip(names, sides):
         table.add_column(name, justify=side, no_wrap=True)
     gflops = decimals([row['flops'] / 1e9 for row in rows])
@@ -203,9 +259,22 @@ def _front_table(
             f'{row["params"] / 1e6:.{params}f}',
             '-' if row['value'] is None else f'{row["value"]:.{values}f}',
             '*' if row['name'] in front else '',
+            *(_certain_cells(row, values) if certain else ()),
             style='bold' if is_anchor(row) else None,
         )
     return table
+
+
+def _certain_cells(row: Mapping[str, object], digits: int) -> list[str]:
+    """Return the cells of a row about its certainty."""
+    if 'interval' not in row:
+        return ['-'] * 4
+    low, high = row['interval']
+    shares = (row[key] for key in ('on_front', 'beats_cheaper', 'beats_small'))
+    return [
+        f'{low:.{digits}f} to {high:.{digits}f}',
+        *('-' if share is None else f'{share:.2f}' for share in shares),
+    ]
 
 
 def print_table(
@@ -214,6 +283,7 @@ def print_table(
     direction: str = 'greater',
     rows: str = 'front',
     file: TextIO | None = None,
+    certainty: Certainty | None = None,
 ) -> None:
     """Write a table of stitches, from cheap to costly, to a text stream.
 
@@ -225,6 +295,7 @@ def print_table(
         direction: 'greater' or 'less', which value is better.
         rows: 'front' for the front and the anchors, 'all' for every stitch.
         file: Where to write; None is the standard output.
+        certainty: How sure values and front are; adds intervals and probabilities.
 
     Raises:
         ValueError: If ``rows``, the metric or the direction is unknown.
@@ -238,7 +309,17 @@ def print_table(
     shown = [r for r in records if rows == 'all' or r['name'] in front or is_anchor(r)]
     plain = not Console(file=file).is_terminal
     console = Console(file=file, width=200 if plain else None, markup=False, highlight=False)
-    table = _front_table([_row(record, metric) for record in shown], metric, front, plain)
+    cells = [_row(record, metric, certainty) for record in shown]
+    table = _front_table(cells, metric, front, plain)
     console.print(f'{len(front)} of {len(points)} stitches are on the Pareto front; '
                   'GFLOPs and parameters are of the whole model')  # fmt: skip
     console.print(table)
+    if certainty is not None:
+        console.print(_method(certainty))
+
+
+def _method(certainty: Certainty) -> str:
+    return (
+        f'Intervals of {certainty.confidence:.0%} and probabilities P: paired bootstrap over '
+        f'{certainty.images} images ({certainty.resamples} resamples, seed {certainty.seed})'
+    )

@@ -11,6 +11,8 @@ from mmengine.dist import broadcast_object_list, get_dist_info, is_main_process
 from mmsnnet.stitching import Stitch, StitchSpace
 from mmsnnet.stitching.route_tree import RouteTree
 
+from ..front.race import race_order
+from ..front.statistics_folder import StatisticsFolder, collect
 from .batches import batch_indices, load_batches
 from .failing_together import failing_together
 from .shards import Shard, ShardFolder
@@ -33,29 +35,55 @@ class OnePassSweep:
         directory: Results folder, shared by all processes.
         space: Space of the stitches.
         options: Shards, memory and share of the work.
+        order_seed: Of the random order in which batches are run, and numbered in shards; None for
+            that of the data. Results do not depend on it.
 
     Raises:
         ValueError: If the order of the data is not fixed.
     """
 
     def __init__(
-        self, loop: Any, directory: Path, space: StitchSpace, options: SweepOptions
+        self,
+        loop: Any,
+        directory: Path,
+        space: StitchSpace,
+        options: SweepOptions,
+        order_seed: int | None = None,
     ) -> None:
         self.loop = loop
         self.space = space
         self.options = options
-        self._batches = batch_indices(loop.dataloader)
+        batches = batch_indices(loop.dataloader)
+        self._order = list(range(len(batches)))
+        if order_seed is not None:
+            self._order = race_order(len(batches), order_seed)
+        self._batches = [batches[number] for number in self._order]
         self.shards = ShardFolder(directory, len(self._batches), is_main_process())
+        self.statistics = StatisticsFolder(directory)
 
-    def plan(self, stitches: Sequence[Stitch]) -> list[Shard]:
-        """Shards of this process; to be called in all processes alike."""
+    @property
+    def images(self) -> list[list[int]]:
+        """Images of each batch, in the order in which batches are run."""
+        return self._batches
+
+    def plan(
+        self, stitches: Sequence[Stitch], within: tuple[int, int] | None = None
+    ) -> list[Shard]:
+        """Shards of this process; to be called in all processes alike.
+
+        Args:
+            stitches: What is wanted.
+            within: First batch, and the one behind the last, in the order in which they are run;
+                None for all.
+        """
         rank, world = get_dist_info()
         names = in_cheapest_order(self.space, stitches) if stitches else ()
-        first, stop = 0, self.shards.num_batches
+        first, stop = within or (0, self.shards.num_batches)
         size = self.options.shard_size // self.loop.dataloader.batch_size
         if self.options.share_by == 'images':
             index, count = self.options.share
-            first, stop = stop * index // count, stop * (index + 1) // count
+            if within is None:
+                first, stop = stop * index // count, stop * (index + 1) // count
             size = min(size, -(-(stop - first) // world))  # something for every process
         plan = [self.shards.plan(names, max(size, 1), (first, stop))]
         broadcast_object_list(plan)
@@ -84,7 +112,9 @@ class OnePassSweep:
             noted: dict[str, list[Any]] = {name: [] for name in shard.stitches}
             with self.loop.together(stitches, self.options.max_memory) as one_pass:
                 for number in range(shard.first, shard.stop):
-                    for name, results in one_pass.run_batch(number, next(batches)).items():
+                    for name, results in one_pass.run_batch(
+                        self._order[number], next(batches)
+                    ).items():
                         noted[name].append(results)
             self.shards.add(shard, noted, invalid)
             invalid.clear()
@@ -96,6 +126,8 @@ class OnePassSweep:
     ) -> None:
         """Work out the metrics of stitches of which all is there; for one process alone.
 
+        What the metrics need of each image is kept (see :class:`StatisticsFolder`).
+
         Args:
             stitches: Those that are wanted.
             on_stitch: Called with each, its metrics, and whether it predicted NaN.
@@ -103,5 +135,13 @@ class OnePassSweep:
         self.shards.refresh()
         for stitch in stitches:
             if self.shards.is_complete(stitch.name):
-                metrics = self.loop.evaluate_alone(stitch, self.shards.read(stitch.name))
-                on_stitch(stitch, metrics, self.shards.is_invalid(stitch.name))
+                found = self.shards.read(stitch.name)
+                results = [result for _, result in sorted(zip(self._order, found), key=_number)]
+                invalid = self.shards.is_invalid(stitch.name)
+                if not invalid:
+                    self.statistics.add(stitch.name, collect(self.loop.evaluator, results))
+                on_stitch(stitch, self.loop.evaluate_alone(stitch, results), invalid)
+
+
+def _number(pair: tuple[int, Any]) -> int:
+    return pair[0]

@@ -170,6 +170,11 @@ class ShardFolder:
                 batches.update(zip(range(shard.first, shard.stop), noted))
         return [batches[index] for index in sorted(batches)]
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there are no files."""
+        return not self._files
+
     def is_invalid(self, name: str) -> bool:
         """Whether a stitch predicted NaN for some image."""
         return any(name in header.invalid for header in self._files.values())

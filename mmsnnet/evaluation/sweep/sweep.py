@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from mmsnnet.results.run_file import RUN_NAME, check_fingerprint, describe_space
 from mmsnnet.stitching import CostTable, Stitch
 
 from ..cost.model_cost import model_costs
+from ..front.race import RaceOptions
+from ..front.race_file import RACE_NAME, RaceFile
+from ..front.race_sweep import Race, check_can_race, first_metric
+from ..front.statistics_folder import StatisticsFolder, discard_statistics
 from .batches import batch_indices, load_batches, reason_against_order
 from .failing_together import failing_together
 from .one_pass_sweep import OnePassSweep, in_cheapest_order
@@ -77,14 +82,17 @@ class StitchSweep:
     Args:
         runner: Runner of a config that :func:`prepare_config` made ready; its checkpoint is
             loaded here.
+        seed: Of what a new results folder draws at random: resamples of images, and the order of
+            images of a race.
 
     Raises:
         ValueError: If the checkpoint is of another backbone, cannot be read or holds NaN, stitches
             were never fitted, or heads do not fit the backbone.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, seed: int = 0) -> None:
         self.runner = runner
+        self.seed = seed
         self.loop = runner.test_loop
         self.backbone = find_predicting_backbone(runner.model)
         _load_checkpoint(runner)
@@ -98,6 +106,9 @@ class StitchSweep:
         self.directory: Path | None = None
         self.results: ResultsFolder | None = None
         self._fingerprint: dict[str, Any] = {}
+        self._race: RaceOptions | None = None
+        self._race_file: RaceFile | None = None
+        self._order_seed: int | None = None
 
     def open(
         self,
@@ -105,6 +116,7 @@ class StitchSweep:
         overwrite: bool = False,
         more: Mapping[str, Any] | None = None,
         merging: Sequence[str] = (),
+        race: RaceOptions | None = None,
     ) -> None:
         """Open the results folder; the last thing that can be refused before scoring.
 
@@ -113,16 +125,26 @@ class StitchSweep:
             overwrite: Whether to discard results that are there.
             more: Further facts that results depend on.
             merging: Folders to :meth:`merge` later, to be refused before anything is written.
+            race: Let stitches race; None to score all of them on all images. A race that was begun
+                in the folder is then continued as that, with the stitches that it dropped.
 
         Raises:
             FileNotFoundError: If there is no such folder of results to merge.
-            ValueError: If this folder or one of those holds results of another run.
+            ValueError: If this folder or one of those holds results of another run, or of another
+                race, or the images of a full sweep that are to be continued as a race.
         """
         self.directory = Path(directory)
+        if race is not None:
+            check_can_race(self.loop.evaluator)
+            race = replace(race, metric=race.metric or first_metric(self.loop.evaluator))
+        self._race = race
         barrier()  # until then processes may read what is to be discarded
         with failing_together():
             if is_main_process():
                 self._open(overwrite, more or {}, merging)
+        seed = [None if self._race_file is None else self._race_file.settings.get('seed')]
+        broadcast_object_list(seed)
+        self._order_seed = seed[0]
 
     def _open(
         self, overwrite: bool, more: Mapping[str, Any], merging: Sequence[str]
@@ -136,13 +158,52 @@ class StitchSweep:
             'image_size': list(self.backbone.img_size),
             'space': describe_space(self.backbone.space),
             'test_loop': {key: cfg.test_cfg.get(key) for key in METRIC_KEYS},
+            'seed': self.seed,
         }
         # Without its description it is unknown of what run these are.
         nameless = not any((self.directory / n).exists() for n in (RUN_NAME, RECORDS_NAME))
         if overwrite or nameless:
+            (self.directory / RACE_NAME).unlink(missing_ok=True)
             discard_shards(self.directory)
+            discard_statistics(self.directory)
             (self.directory / STATISTICS_NAME).unlink(missing_ok=True)
+        race_file = self._checked_race()
         self.results = open_results(self.directory, self._fingerprint, overwrite, details)
+        if self._race is not None:
+            race_file.save()
+        self._race_file = race_file
+
+    def _checked_race(self) -> RaceFile:
+        """The race of the folder, which must be the one that is wanted, if any is.
+
+        Raises:
+            ValueError: If it is another, or a full sweep is not finished.
+        """
+        begun = (self.directory / RACE_NAME).is_file()
+        settings = {} if self._race is None else asdict(self._race)
+        race_file = RaceFile(self.directory, settings)
+        if begun and settings:
+            race_file.check(settings)
+        if settings and not begun and not ShardFolder(self.directory, self._num_batches).is_empty:
+            raise ValueError(
+                f'{self.directory} holds images of a full sweep that is not finished: finish it '
+                'without --front, or race in another folder.'
+            )
+        if begun and not settings and race_file.dropped:
+            self.runner.logger.warning(
+                f'{len(race_file.dropped)} stitches that the race in {self.directory} dropped are '
+                'wanted in full: they go on where they were dropped.'
+            )
+        return race_file
+
+    @property
+    def _num_batches(self) -> int:
+        return len(batch_indices(self.loop.dataloader))
+
+    @property
+    def dropped(self) -> dict[str, dict[str, Any]]:
+        """What the race in the folder dropped, by name; in the main process alone."""
+        return {} if self._race_file is None else dict(self._race_file.dropped)
 
     def merge(self, directories: Sequence[str]) -> None:
         """Take in the results of other folders, whole and partial; of the same run alone.
@@ -156,12 +217,13 @@ class StitchSweep:
                 self._merge(directories)
 
     def _merge(self, directories: Sequence[str]) -> None:
-        batches = len(batch_indices(self.loop.dataloader))
+        batches = self._num_batches
         shards = ShardFolder(self.directory, batches, discard_damaged=True)
         for directory in map(Path, directories):
             self._check_merging(directory)
             for record in ResultsFolder(directory).records:
                 if record['name'] not in self.results:
+                    StatisticsFolder(self.directory).take_in(directory, record['name'])
                     self.results.append(record)
             shards.take_in(ShardFolder(directory, batches))
         # Whoever was killed before may have left what is of no more use.
@@ -171,6 +233,11 @@ class StitchSweep:
         if not (directory / RUN_NAME).is_file():
             raise FileNotFoundError(f'{directory} holds no results of a sweep.')
         check_fingerprint(directory, self._fingerprint)
+        if (directory / RACE_NAME).is_file() or (self.directory / RACE_NAME).is_file():
+            raise ValueError(
+                f'{directory} cannot be merged into {self.directory}: images of a race come in '
+                'an order of their own.'
+            )
 
     def share(self, stitches: Sequence[Stitch], options: SweepOptions) -> list[Stitch]:
         """Stitches of this share of the work: all of them if images are dealt out."""
@@ -180,10 +247,12 @@ class StitchSweep:
         return [stitch for stitch in stitches if stitch.name in names]
 
     def pending(self, stitches: Sequence[Stitch]) -> list[Stitch]:
-        """Stitches without a record, the same in all processes."""
+        """Stitches without a record that no race dropped, the same in all processes."""
         names = [None]
         if self.results is not None:
-            names = [[stitch.name for stitch in stitches if stitch.name not in self.results]]
+            done = {record['name'] for record in self.results.records}
+            done |= set() if self._race is None else self.dropped.keys()
+            names = [[stitch.name for stitch in stitches if stitch.name not in done]]
         broadcast_object_list(names)
         return [self.backbone.space[name] for name in names[0]]
 
@@ -230,18 +299,33 @@ class StitchSweep:
         if options.one_by_one or (reason and not options.is_share):
             if reason and not options.one_by_one:
                 self.runner.logger.warning(f'Stitches are scored one after the other: {reason}.')
+            if self._race is not None:
+                raise ValueError(f'Stitches cannot race: {reason or "they run one by one"}.')
             progress.on_start(len(stitches) * len(self.loop.dataloader))
             self._score_one_by_one(stitches, progress, invalid)
             return
         if reason:
             raise ValueError(f'The work cannot be done in shares: {reason}.')
-        sweep = OnePassSweep(self.loop, self.directory, self.backbone.space, options)
+        sweep = OnePassSweep(
+            self.loop, self.directory, self.backbone.space, options, self._order_seed
+        )
+        before = 0
+        if self._race is not None:
+            race = Race(sweep, self._race, self.costs, self._race_file)
+            before, stitches = race.run(stitches, self._scored(), invalid, progress)
         shards = sweep.plan(stitches)
-        progress.on_start(sum(shard.num_runs for shard in shards))
+        progress.on_start(before + sum(shard.num_runs for shard in shards))
         sweep.run(shards, invalid)
         if self.results is not None and not options.is_share:
             sweep.finish(stitches, partial(self._finish, progress))
-            sweep.shards.discard(record['name'] for record in self.results.records)
+            names = [record['name'] for record in self.results.records]
+            self._race_file.take_out(names)
+            sweep.shards.discard(names)
+
+    def _scored(self) -> list[Stitch]:
+        """Stitches that have a record; in the main process alone, which compares them."""
+        records = [] if self.results is None else self.results.records
+        return [self.backbone.space[record['name']] for record in records]
 
     def _score_one_by_one(
         self, stitches: Sequence[Stitch], progress: Progress, invalid: set[str]

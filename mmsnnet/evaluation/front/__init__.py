@@ -1,0 +1,1 @@
+"""The Pareto front with its certainty, and how to find it with less work."""

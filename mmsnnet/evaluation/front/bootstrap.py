@@ -1,0 +1,80 @@
+"""Paired bootstrap over images: what metrics of stitches would be on other images alike.
+
+Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7 (1979): images
+are drawn with replacement, and the metric of each draw is computed. All stitches get the same
+draws, so that what makes an image hard for all of them leaves their differences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from .image_statistics import AreaStatistics, ImageStatistics
+
+
+def resample_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each image is in each of some draws with replacement.
+
+    Args:
+        num_images: Number N of images, and of draws in a resample.
+        num_resamples: Number R of resamples.
+        seed: Of a generator of its own.
+
+    Returns:
+        (R, N), float32, rows that sum to N.
+    """
+    generator = np.random.default_rng(seed)
+    counts = np.empty((num_resamples, num_images), np.float32)
+    for row in counts:  # one at a time: all drawn numbers at once would be eight bytes each
+        row[:] = np.bincount(generator.integers(num_images, size=num_images), minlength=num_images)
+    return counts
+
+
+def replicate(statistics: ImageStatistics, key: str, weights: np.ndarray) -> np.ndarray:
+    """A metric of one stitch in each resample (R,), float64."""
+    return np.asarray(statistics.estimate(key, weights), np.float64)
+
+
+class Replicates:
+    """Computes a metric of stitches, one after the other, in the same resamples.
+
+    The areas of the labels, the same for all stitches, are summed once.
+
+    Args:
+        key: Of the metric, without its prefix.
+        weights: See :func:`resample_weights`.
+    """
+
+    def __init__(self, key: str, weights: np.ndarray) -> None:
+        self._key = key
+        self._weights = weights
+        self._labels: tuple[np.ndarray, np.ndarray] | None = None
+
+    def of(self, statistics: ImageStatistics) -> np.ndarray:
+        """The metric in each resample (R,), float64.
+
+        Raises:
+            ValueError: If the statistics are of another number of images.
+        """
+        if statistics.num_images != self._weights.shape[1]:
+            raise ValueError(
+                f'Statistics are of {statistics.num_images} images where others are of '
+                f'{self._weights.shape[1]}.'
+            )
+        if not isinstance(statistics, AreaStatistics):
+            return replicate(statistics, self._key, self._weights)
+        if self._labels is None or not np.array_equal(self._labels[0], statistics.areas[2]):
+            self._labels = statistics.areas[2], statistics.label_areas(self._weights)
+        return np.asarray(
+            statistics.estimate(self._key, self._weights, self._labels[1]), np.float64
+        )
+
+
+def replicate_all(
+    statistics: Mapping[str, ImageStatistics], key: str, weights: np.ndarray
+) -> np.ndarray:
+    """A metric of stitches in each resample (R, S), float64, in their given order."""
+    replicates = Replicates(key, weights)
+    return np.stack([replicates.of(one) for one in statistics.values()], 1)
