@@ -400,11 +400,11 @@ def _close_log(folder: Path) -> None:
     from mmengine.logging import MMLogger
 
     logger = MMLogger.get_current_instance()
-    for handler in list(logger.handlers):
-        if isinstance(handler, logging.FileHandler):
-            if folder.resolve() in Path(handler.baseFilename).resolve().parents:
-                logger.removeHandler(handler)
-                handler.close()
+    files = [one for one in logger.handlers if isinstance(one, logging.FileHandler)]
+    for handler in files:
+        if folder.resolve() in Path(handler.baseFilename).resolve().parents:
+            logger.removeHandler(handler)
+            handler.close()
 
 
 @contextmanager
