@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -10,6 +11,10 @@ from mmsnnet.compat import prepare_cpu_launch
 
 #: Arguments of a loop of mmsnnet about the metric that sums a stitch up.
 METRIC_KEYS = ('metric', 'rule', 'metric_range')
+
+
+#: Number of the next sweep of this process.
+_SWEEPS = itertools.count()
 
 
 def prepare_config(cfg: Config, checkpoint: str, work_dir: str) -> Config:
@@ -36,7 +41,8 @@ def prepare_config(cfg: Config, checkpoint: str, work_dir: str) -> Config:
     )
     cfg.load_from, cfg.resume, cfg.work_dir = checkpoint, False, work_dir
     # Names the runner's logger and visualizer, which MMEngine keeps apart by the second alone.
-    cfg.experiment_name = f'sweep_{work_dir}'.replace('/', '_')
+    # Never one name twice: MMEngine would hand out a visualizer whose folder may be gone.
+    cfg.experiment_name = f'sweep_{work_dir}_{next(_SWEEPS)}'.replace('/', '_')
     # A line per iteration of each of a hundred passes would bury what matters.
     cfg.log_level = 'WARNING'
     prepare_cpu_launch(cfg)
