@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from numbers import Integral, Real
 from pathlib import Path
 
+from mmsnnet.stitching.cost import Cost
 from mmsnnet.stitching.route_names import parse_name
+from mmsnnet.stitching.space import Stitch
 
 from .files import INTEGER_LIMIT, parse_json
 
@@ -27,6 +29,17 @@ ERRORS = frozenset(
 _ADVICE = 'Remove the line to evaluate its stitch again, or begin anew with --overwrite.'
 
 Record = Mapping[str, object]
+
+
+def stitch_fields(stitch: Stitch, cost: Cost) -> dict[str, object]:
+    """What a record says of a stitch beside its metrics: id, name, family, FLOPs, parameters."""
+    return dict(
+        id=stitch.id,
+        name=stitch.name,
+        family=stitch.family,
+        flops=cost.flops,
+        params=cost.params,
+    )
 
 
 def plain_number(value: object) -> object:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
 
+from mmsnnet.results.records import stitch_fields
 from mmsnnet.stitching import CostTable, Stitch
 
 from ..sweep.failing_together import failing_together
@@ -167,13 +168,8 @@ class Race:
 
     def _row(self, drop: Drop, num_images: int) -> dict[str, Any]:
         stitch = self._sweep.space[drop.name]
-        cost = self._costs[stitch]
         return dict(
-            id=stitch.id,
-            name=stitch.name,
-            family=stitch.family,
-            flops=cost.flops,
-            params=cost.params,
+            **stitch_fields(stitch, self._costs[stitch]),
             images=num_images,
             of=sum(map(len, self._sweep.images)),
             beaten_by=drop.beaten_by,

@@ -20,7 +20,7 @@ from torch import nn
 from mmsnnet.models import check_loaded, find_predicting_backbone, without_augmentation
 from mmsnnet.models.host.head_statistics import STATISTICS_NAME
 from mmsnnet.models.host.head_weights import check_heads_loaded
-from mmsnnet.results.records import RECORDS_NAME
+from mmsnnet.results.records import RECORDS_NAME, stitch_fields
 from mmsnnet.results.results_folder import ResultsFolder, open_results
 from mmsnnet.results.run_file import RUN_NAME, check_fingerprint, describe_space
 from mmsnnet.stitching import CostTable, Stitch
@@ -352,16 +352,6 @@ class StitchSweep:
                     f'{stitch.name} predicts NaN for some images and is recorded without metrics: '
                     'look at its weights and at fp16.'
                 )
-            record = self.results.append(self._record(stitch, metrics))
+            fields = stitch_fields(stitch, self.costs[stitch])
+            record = self.results.append({**fields, 'metrics': dict(metrics)})
             progress.on_stitch(stitch, record['metrics'])
-
-    def _record(self, stitch: Stitch, metrics: Mapping[str, float]) -> dict[str, Any]:
-        cost = self.costs[stitch]
-        return dict(
-            id=stitch.id,
-            name=stitch.name,
-            family=stitch.family,
-            flops=cost.flops,
-            params=cost.params,
-            metrics=dict(metrics),
-        )
