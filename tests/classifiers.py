@@ -16,6 +16,8 @@ from tests.builders import tiny_anchor
 
 NUM_CLASSES = 5
 SHAPE = ((3, 32), (6, 48))
+#: Names of the classes, which are those of the folders of pictures.
+KINDS = tuple(f'kind{number}' for number in range(NUM_CLASSES))
 COLOURS = np.array([[200, 60, 50], [70, 180, 80], [60, 80, 200], [210, 200, 60], [90, 90, 90]])
 
 
@@ -54,7 +56,7 @@ def write_pictures(root: Path, train: int = 20, val: int = 10, seed: int = 0) ->
         for number in range(count):
             label = number % NUM_CLASSES
             pixels = COLOURS[label] + generator.normal(0, 40, (72, 64, 3))
-            path = root / split / f'kind{label}' / f'{number:04d}.png'
+            path = root / split / KINDS[label] / f'{number:04d}.png'
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
     return root
@@ -106,9 +108,17 @@ def run_config(root: Path, work_dir: Path, model: dict[str, Any], max_iters: int
     )
 
 
-def random_state(vit: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
-    """State dict of a ViT with all its parameters drawn anew."""
+def save_classifier(
+    folder: Path, model: dict[str, Any] | None = None, seed: int = 0
+) -> tuple[str, str]:
+    """Write a config and a checkpoint of random weights as fitted; returns their paths."""
     from tests.builders import shake
 
-    shake(vit, seed)
-    return vit.state_dict()
+    config = run_config(folder, folder / 'work', model or classifier())
+    config.dump(folder / 'config.py')
+    built = build(config.model.to_dict())
+    shake(built, seed)
+    built.backbone.mark_fitted()
+    content = dict(state_dict=built.state_dict(), meta=dict(dataset_meta=dict(classes=KINDS)))
+    torch.save(content, folder / 'weights.pth')
+    return str(folder / 'config.py'), str(folder / 'weights.pth')

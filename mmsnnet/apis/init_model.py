@@ -18,6 +18,7 @@ from mmsnnet.models.checkpoint_file import load_safely
 from mmsnnet.models.heads import require_mmpretrain
 from mmsnnet.models.host.head_statistics import attach_statistics_of
 from mmsnnet.models.host.head_weights import check_heads_loaded
+from mmsnnet.models.host.loaded_model import set_loaded_attributes
 from mmsnnet.results.chooser import Chooser, chooser_of_costs, chooser_of_results
 from mmsnnet.results.fingerprint import fingerprint_file
 from mmsnnet.results.run_file import read_run
@@ -145,7 +146,9 @@ def _build(
         from mmpretrain.apis.model import get_model
 
         cfg.merge_from_dict(options or {})
-        return get_model(cfg, checkpoint or False, device=device)
+        model = get_model(cfg, checkpoint or False, device=device)
+        set_loaded_attributes(model, model._config)
+        return model
     from mmseg.apis import init_model as init_segmentor
 
     return init_segmentor(cfg, checkpoint, device=device, cfg_options=options)

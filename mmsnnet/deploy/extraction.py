@@ -21,6 +21,7 @@ from mmsnnet.compat.safe_schemes import META_KEY
 from mmsnnet.models import StitchedViT, find_stitched_backbone
 from mmsnnet.models.anchors.anchor_weights import read_state_dict
 from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
+from mmsnnet.models.host.loaded_model import set_loaded_attributes
 from mmsnnet.models.host.lookup import check_fitted, without_augmentation
 from mmsnnet.runtime.metadata import METADATA_KEY, ModelMetadata
 
@@ -193,8 +194,8 @@ def load(folder: str | os.PathLike[str], device: str = 'cpu') -> nn.Module:
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmseg'):
         model = MODELS.build(cfg.model)
     _load_strictly(model, read_state_dict(str(files[0])), files[0])
-    model.cfg, model.stitch_metadata = cfg, metadata
-    model.dataset_meta = dict(classes=metadata.classes, palette=metadata.palette)
+    set_loaded_attributes(model, cfg, dict(classes=metadata.classes, palette=metadata.palette))
+    model.stitch_metadata = metadata
     return model.to(device).eval()
 
 

@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from mmsnnet.models import RunState, StitchedViT
+from mmsnnet.models.host.lookup import reads_anchor_tokens
 from mmsnnet.stitching import Block, Step, Stitch, StitchSpace, Tap
 
 from .components import component_of, covering_stitches
@@ -241,11 +242,23 @@ def compose_peak(space: StitchSpace, stitch: Stitch | str, memory: ComponentMemo
 
 
 def weight_bytes(model: nn.Module, backbone: StitchedViT) -> Mapping[str, int]:
-    """Bytes of the weights that each stitch needs, with neck and head, without auxiliary heads."""
-    own = {id(parameter) for parameter in backbone.parameters()}
-    auxiliary = getattr(model, 'auxiliary_head', None)
-    if auxiliary is not None:
-        own |= {id(parameter) for parameter in auxiliary.parameters()}
+    """Bytes of the weights that each stitch needs, with neck and head, without auxiliary heads.
+
+    Of a head with weights for each anchor those of the anchor count in which the stitch ends.
+    """
+    apart = [backbone, getattr(model, 'auxiliary_head', None)]
+    space, by_label = backbone.space, dict.fromkeys(backbone.space.labels, 0)
+    if reads_anchor_tokens(model):
+        apart.append(model.head)
+        for label in space.labels:
+            by_label[label] = sum(map(_bytes, model.head.anchor_weights(label).values()))
+    own = {id(p) for module in apart if module is not None for p in module.parameters()}
     outside = sum(_bytes(p) for p in model.parameters() if id(p) not in own)
     size = next(backbone.parameters()).element_size()
-    return {name: outside + size * cost.params for name, cost in backbone.costs.items()}
+    costs = backbone.costs
+    return {
+        stitch.name: outside
+        + by_label[space.labels[stitch.route.segments[-1].anchor]]
+        + size * costs[stitch].params
+        for stitch in space
+    }

@@ -14,6 +14,7 @@ from mmsnnet.evaluation.latency.memory import (
     measure_whole,
     weight_bytes,
 )
+from tests import classifiers
 from tests.builders import tiny_backbone
 from tests.segmentors import build_segmentor, multi_level_neck, setr_head, single_head
 from tests.segmentors import head as make_head
@@ -100,3 +101,12 @@ def test_weights_are_those_of_the_stitch_with_neck_and_head():
     weights = weight_bytes(model, model.backbone)
     for name, cost in model.backbone.costs.items():
         assert weights[name] == 4 * (head + cost.params)
+
+
+def test_of_a_classifier_the_weights_of_the_last_anchor_alone_count():
+    pytest.importorskip('mmpretrain', reason='classifiers are those of mmpretrain')
+    model = classifiers.build(classifiers.classifier())
+    weights = weight_bytes(model, model.backbone)
+    for name, cost in model.backbone.costs.items():
+        width = dict(S=32, L=48)[name.split('-')[-1][0]]
+        assert weights[name] == 4 * (cost.params + classifiers.NUM_CLASSES * (width + 1))

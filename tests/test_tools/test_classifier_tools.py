@@ -1,0 +1,79 @@
+"""The commands on a classifier: its sweep, its latency, and the choice of a stitch from both."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+
+from mmsnnet.apis import init_model
+from mmsnnet.evaluation.cost.model_cost import model_costs
+from tests.classifiers import build, save_classifier, write_pictures
+from tools.choose_stitch import main as choose_stitch
+from tools.measure_latency import main as measure_latency
+from tools.test_all_stitches import main as sweep
+
+pytest.importorskip('mmpretrain', reason='classifiers are those of mmpretrain')
+
+NAMES = ('S3', 'L6', 'S1-L4', 'L2-S2')
+
+
+@pytest.fixture(scope='module')
+def swept(tmp_path_factory):
+    """Config, checkpoint, results and latency of a classifier, written by the commands."""
+    folder = tmp_path_factory.mktemp('classifier')
+    config, checkpoint = save_classifier(write_pictures(folder, 0, 6))
+    found = SimpleNamespace(
+        config=config, checkpoint=checkpoint,
+        results=str(folder / 'sweep'), latency=str(folder / 'latency.json'),
+    )  # fmt: skip
+    stitches = ['--stitches', ','.join(NAMES), '--out', found.results]
+    assert sweep([found.config, found.checkpoint, *stitches]) == 0
+    rounds = ['--rounds', '3', '--warmup', '0', '--max-seconds', '1', '--direct', 'anchors']
+    assert measure_latency([found.config, found.checkpoint, *rounds, '--out', found.latency]) == 0
+    return found
+
+
+def read_records(swept):
+    with open(f'{swept.results}/stitches.jsonl', encoding='utf-8') as file:
+        return {row['name']: row for row in map(json.loads, file)}
+
+
+def test_the_sweep_records_accuracy_and_what_the_last_classifier_costs(swept):
+    costs = model_costs(build(Config.fromfile(swept.config).model.to_dict()), 64)
+    records = read_records(swept)
+    assert set(records) == set(NAMES)
+    for name, row in records.items():
+        assert 0 <= row['metrics']['accuracy/top1'] <= 100
+        assert (row['flops'], row['params']) == (costs[name].flops, costs[name].params)
+
+
+def test_every_stitch_of_a_classifier_has_a_latency(swept):
+    with open(swept.latency, encoding='utf-8') as file:
+        content = json.load(file)
+    rows = {row['name']: row for row in content['stitches']}
+    assert len(rows) == 8 and all(row['ms'] > 0 for row in rows.values())
+    assert content['windows'] == 1 and content['check']['memory_error']['max'] < 0.01
+    costs = model_costs(build(Config.fromfile(swept.config).model.to_dict()), 64)
+    for name, row in rows.items():
+        assert row['mb'] - row['activations_mb'] == pytest.approx(4e-6 * costs[name].params)
+
+
+def test_a_budget_in_milliseconds_chooses_the_best_that_is_measured_to_keep_it(swept, capsys):
+    with open(swept.latency, encoding='utf-8') as file:
+        ms = {row['name']: row['ms'] for row in json.load(file)['stitches']}
+    records = read_records(swept)
+    limit = sorted(ms[name] for name in NAMES)[2]
+    keeping = [name for name in NAMES if ms[name] <= limit]
+    best = max(records[name]['metrics']['accuracy/top1'] for name in keeping)
+    question = ['--latency', swept.latency, '--ms', str(limit), '--format', 'json']
+    assert choose_stitch([swept.results, *question]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row['name'] in keeping and row['accuracy/top1'] == best
+
+    model = init_model(
+        swept.config, swept.checkpoint, results=swept.results, latency=swept.latency
+    )
+    assert model.set_budget(ms=limit).name == row['name'] == model.stitch
