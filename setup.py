@@ -165,6 +165,8 @@ setup(
         'cls': read_requirements('cls'),
         'deploy': read_requirements('deploy'),
         'hub': read_requirements('hub'),
+        'smp': read_requirements('smp'),
+        'transformers': read_requirements('transformers'),
         'openvino': read_requirements('openvino'),
         'smp': read_requirements('smp'),
         'web': read_requirements('web'),

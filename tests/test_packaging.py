@@ -13,14 +13,13 @@ import yaml
 from packaging.requirements import Requirement
 
 import mmsnnet.version
-from mmsnnet.compat.fork_packages import installed_version
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmsnnet'
 REQUIREMENT_FILES = sorted((ROOT / 'requirements').glob('*.txt'))
 ENVIRONMENTS = ('pins', 'floors', 'forks')
 """Files of whole environments, each tested on its own; the others give ranges."""
-EXTRAS_OF_THEIR_OWN = ('cls', 'deploy', 'hub', 'openvino', 'smp', 'web')
+EXTRAS_OF_THEIR_OWN = ('cls', 'deploy', 'hub', 'openvino', 'smp', 'transformers', 'web')
 """Extras that the pinned environments do not have to hold."""
 RANGE_FILES = [path for path in REQUIREMENT_FILES
                if path.stem not in (*ENVIRONMENTS, *EXTRAS_OF_THEIR_OWN)]
@@ -94,9 +93,7 @@ def test_openmim_finds_the_tools_of_an_editable_install(
     environment = {**os.environ, 'PYTHONPATH': str(tmp_path)}
     run = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], cwd=tmp_path,
                          env=environment, capture_output=True, text=True, check=True)
-    # The fork's OpenMIM looks for tools in the checkout, the original in .mim of the package.
-    place = project if installed_version('onedl-mim') else project / 'mmsnnet'
-    assert run.stdout.split() == ['True', str(place)]
+    assert run.stdout.split() == ['True', str(project / 'mmsnnet')]
     assert (project / 'mmsnnet' / '.mim' / 'model-index.yml').resolve() \
         == project / 'model-index.yml'
 

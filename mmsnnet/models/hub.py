@@ -55,14 +55,17 @@ class HubMixin(
     A saved folder holds ``config.json`` (every argument, and the active stitch),
     ``model.safetensors``, ``stitches.jsonl`` (the stitches with costs, and metrics if there are
     results of a sweep; ``tools/choose_stitch.py`` reads it) and a ``README.md``.
+
+    Attributes:
+        call: Positional and named arguments that the backbone was built with.
     """
 
-    _call: tuple[tuple, Mapping[str, Any]]
+    call: tuple[tuple, Mapping[str, Any]]
 
     def __new__(cls: type[Backbone], *args: Any, **kwargs: Any) -> Backbone:
         """Remember the arguments; the mixin's own way drops those that are objects."""
         instance = object.__new__(cls)
-        instance._call = copy.deepcopy((args, kwargs))
+        instance.call = copy.deepcopy((args, kwargs))
         return instance
 
     def save_pretrained(
@@ -96,7 +99,7 @@ class HubMixin(
             raise ValueError(f'{folder} is a file; give a folder to save to.')
         if results is not None:
             self.use_results(results)
-        described = {**config_of(self, self._call), **self._judged_by()}
+        described = {**config_of(self), **self._judged_by()}
         lines = [json.dumps(record, allow_nan=False) for record in self._records()]
         _write(folder, self.state_dict(), lines, described)
         if not (folder / 'README.md').exists():

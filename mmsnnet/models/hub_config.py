@@ -23,29 +23,43 @@ CONFIG_NAME = 'config.json'
 _PACKAGES = ('timm', 'torch')
 
 
-def config_of(backbone: nn.Module, call: tuple[tuple, Mapping[str, Any]]) -> dict[str, Any]:
-    """What builds a backbone again, for its weights to be loaded.
-
-    Args:
-        backbone: A StitchedViT.
-        call: Positional and named arguments that it was built with.
+def config_of(backbone: nn.Module) -> dict[str, Any]:
+    """What builds a StitchedViT again, for its weights to be loaded.
 
     Raises:
         ValueError: If JSON cannot say an argument.
     """
-    signature = inspect.signature(type(backbone).__init__)
-    bound = signature.bind(backbone, *call[0], **call[1])
+    return {
+        'architecture': 'StitchedViT',
+        'mmsnnet_version': __version__,
+        'arguments': arguments_of(backbone),
+    }
+
+
+def arguments_of(backbone: nn.Module) -> dict[str, Any]:
+    """Arguments of a StitchedViT, its active stitch among them, as JSON can say them.
+
+    Raises:
+        ValueError: If JSON cannot say one.
+    """
+    positional, named = backbone.call
+    bound = inspect.signature(type(backbone).__init__).bind(backbone, *positional, **named)
     bound.apply_defaults()
     given = dict(list(bound.arguments.items())[1:])
     given.pop('inherited', None)
     given.pop('init_cfg', None)  # weights come with the config
     given['anchors'] = [_anchor(anchor.config) for anchor in backbone.anchors.values()]
     given['stitch'] = backbone.stitch.name
-    return {
-        'architecture': 'StitchedViT',
-        'mmsnnet_version': __version__,
-        'arguments': {key: encode(value, key) for key, value in given.items()},
-    }
+    return {key: encode(value, key) for key, value in given.items()}
+
+
+def arguments_of_json(arguments: Mapping[str, Any], source: object) -> dict[str, Any]:
+    """Arguments for the constructor, from those that :func:`arguments_of` gave.
+
+    Raises:
+        ValueError: If one names a class that is no module of timm or torch.
+    """
+    return {key: decode(value, source) for key, value in arguments.items()}
 
 
 def read_config(folder: Path, source: object) -> dict[str, Any]:
@@ -73,7 +87,7 @@ def read_config(folder: Path, source: object) -> dict[str, Any]:
         raise ValueError(f'{path} is not the config of a StitchedViT but of another model.')
     if not isinstance(config.get('arguments'), dict):
         raise ValueError(f'{path} has no arguments of a StitchedViT.')
-    return {**config, 'arguments': {k: decode(v, path) for k, v in config['arguments'].items()}}
+    return {**config, 'arguments': arguments_of_json(config['arguments'], path)}
 
 
 def _anchor(config: AnchorConfig) -> dict[str, Any]:
@@ -113,18 +127,18 @@ def encode(value: Any, place: str) -> Any:
     )
 
 
-def decode(value: Any, path: Path) -> Any:
+def decode(value: Any, source: object) -> Any:
     """What :func:`encode` made JSON of.
 
     Raises:
         ValueError: If a class is not a module of timm or torch.
     """
     if isinstance(value, list):
-        return [decode(one, path) for one in value]
+        return [decode(one, source) for one in value]
     if not isinstance(value, dict):
         return value
     if '__class__' not in value:
-        return {key: decode(one, path) for key, one in value.items()}
+        return {key: decode(one, source) for key, one in value.items()}
     name = value['__class__']
     module, _, attribute = str(name).partition(':')
     found = None
@@ -134,6 +148,6 @@ def decode(value: Any, path: Path) -> Any:
         except ImportError:
             found = None
     if not (inspect.isclass(found) and issubclass(found, nn.Module)):
-        raise ValueError(f'{path} names {name!r}, which is no module of timm or torch here.')
-    arguments = decode(value.get('__arguments__', {}), path)
+        raise ValueError(f'{source} names {name!r}, which is no module of timm or torch here.')
+    arguments = decode(value.get('__arguments__', {}), source)
     return functools.partial(found, **arguments) if arguments else found
