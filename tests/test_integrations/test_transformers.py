@@ -27,7 +27,7 @@ def test_a_folder_of_the_library_gives_equal_features_and_the_active_stitch(tmp_
     wrapped = integration.StitchedViTBackbone.from_backbone(tiny_backbone(out_indices=(5, 11)))
     wrapped.set_stitch('L4-S4')
     wrapped.save_pretrained(tmp_path)
-    again = transformers.AutoBackbone.from_pretrained(tmp_path)
+    again = transformers.AutoBackbone.from_pretrained(str(tmp_path))
     assert again.backbone.stitch.name == 'L4-S4' and again.backbone.is_fitted
     images = random_images(1)
     for one, other in zip(wrapped.eval()(images).feature_maps, again(images).feature_maps):
