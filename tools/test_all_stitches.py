@@ -91,12 +91,12 @@ def add_certainty_arguments(parser: argparse.ArgumentParser) -> None:
         'FLOPs surely beats are dropped on the way (race.json)',
     )  # fmt: skip
     group.add_argument(
-        '--drop-confidence', type=float, default=0.99, metavar='P',
-        help='how sure it must be that a stitch is beaten, between 0 and 1 (default: 0.99)',
+        '--drop-confidence', type=float, default=0.998, metavar='P',
+        help='how sure it must be that a stitch is beaten, between 0 and 1 (default: 0.998)',
     )  # fmt: skip
     group.add_argument(
-        '--min-images', type=int, default=50, metavar='N',
-        help='images before the first stitch is dropped (default: 50)',
+        '--min-images', type=int, default=30, metavar='N',
+        help='images before the first stitch is dropped (default: 30)',
     )  # fmt: skip
 
 

@@ -3,6 +3,10 @@
 Efron, "Bootstrap Methods: Another Look at the Jackknife", Annals of Statistics 7 (1979): images
 are drawn with replacement, and the metric of each draw is computed. All stitches get the same
 draws, so that what makes an image hard for all of them leaves their differences.
+
+Where only some images of a data set have been seen, the question is another: what the metric will
+be on that data set. Its draws complete the images seen to the whole set (Lo, "A Bayesian Bootstrap
+for a Finite Population", Annals of Statistics 16, 1988), and differ the less the more are seen.
 """
 
 from __future__ import annotations
@@ -29,6 +33,31 @@ def resample_weights(num_images: int, num_resamples: int, seed: int) -> np.ndarr
     counts = np.empty((num_resamples, num_images), np.float32)
     for row in counts:  # one at a time: all drawn numbers at once would be eight bytes each
         row[:] = np.bincount(generator.integers(num_images, size=num_images), minlength=num_images)
+    return counts
+
+
+def completing_weights(
+    num_images: int, num_total: int, num_resamples: int, seed: int
+) -> np.ndarray:
+    """How often images that were seen stand for those of the whole data set, in some draws.
+
+    Each counts for itself; those that are not seen yet are like seen ones, in shares that are
+    drawn from a flat Dirichlet distribution (the Polya posterior of a finite population).
+
+    Args:
+        num_images: Number N of images that were seen.
+        num_total: Number of images of the data set, N or more.
+        num_resamples: Number R of draws.
+        seed: Of a generator of its own.
+
+    Returns:
+        (R, N), float32, rows that sum to ``num_total``.
+    """
+    generator = np.random.default_rng(seed)
+    counts = np.empty((num_resamples, num_images), np.float32)
+    for row in counts:
+        shares = generator.dirichlet(np.ones(num_images))
+        row[:] = 1 + generator.multinomial(num_total - num_images, shares)
     return counts
 
 

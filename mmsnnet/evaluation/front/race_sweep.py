@@ -14,7 +14,7 @@ from mmsnnet.stitching import CostTable, Stitch
 from ..sweep.failing_together import failing_together
 from ..sweep.one_pass_sweep import OnePassSweep
 from ..sweep.progress import Progress
-from .bootstrap import replicate_all, resample_weights
+from .bootstrap import completing_weights, replicate_all
 from .certainty import NUM_RESAMPLES
 from .image_statistics import FIRST_KEYS, ImageStatistics, form_of
 from .race import Drop, RaceOptions, blocks_saved, find_losers, looks, required_probability
@@ -142,7 +142,8 @@ class Race:
                 rivals[name], key = one.of_images(images) if name in before else one, place[1]
         if not rivals:
             return []
-        weights = resample_weights(len(images), NUM_RESAMPLES, self._options.seed)
+        counts = len(images), sum(map(len, self._sweep.images))
+        weights = completing_weights(*counts, NUM_RESAMPLES, self._options.seed)
         values = replicate_all(rivals, key, weights)
         return self._losers(list(rivals), values, found)
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mmsnnet.evaluation.front.bootstrap import Replicates, replicate_all, resample_weights
+from mmsnnet.evaluation.front.bootstrap import (
+    Replicates,
+    completing_weights,
+    replicate_all,
+    resample_weights,
+)
 from mmsnnet.evaluation.front.certainty import (
     better,
     certainty_of_results,
@@ -46,6 +51,23 @@ def test_resamples_are_a_function_of_the_seed_alone():
     first = resample_weights(20, 4, seed=5)
     np.testing.assert_array_equal(first, resample_weights(20, 4, seed=5))
     assert (first != resample_weights(20, 4, seed=6)).any()
+
+
+def test_completed_images_are_as_many_as_the_data_set_and_each_counts():
+    weights = completing_weights(20, 50, 30, seed=1)
+    assert (weights.sum(1) == 50).all() and (weights >= 1).all()
+    assert (weights == completing_weights(20, 50, 30, seed=1)).all()
+    assert (completing_weights(20, 20, 3, seed=1) == 1).all()
+
+
+def test_completed_means_vary_as_those_of_samples_without_replacement():
+    """Variance of the mean of a population when n of N are seen: (1 - n/N) s^2 / n."""
+    values = np.random.default_rng(2).normal(0, 1, 100)
+    for total in (125, 200, 1000):
+        means = completing_weights(100, total, 4000, seed=3) @ values / total
+        expected = (1 - 100 / total) * values.var() / 100
+        np.testing.assert_allclose(means.var(), expected, rtol=0.1)
+        np.testing.assert_allclose(means.mean(), values.mean(), atol=4 * means.std() / 4000**0.5)
 
 
 def test_labels_that_are_summed_once_change_no_replicate():

@@ -40,9 +40,20 @@ def test_equal_stitches_do_not_beat_each_other():
 
 
 def test_a_stitch_stays_that_is_not_beaten_surely_enough():
-    values = [[2, 1]] * 8 + [[1, 2]] * 2
-    assert losers(values, [1, 2]) == {}
-    assert losers(values, [1, 2], required=0.8) == {'S2': ('S1', 0.8)}
+    values = [[2, 1]] * 8 + [[1, 2]] * 2  # differences of mean 0.6 and deviation 0.8
+    assert losers(values, [1, 2], required=0.78) == {}
+    assert losers(values, [1, 2], required=0.77) == {'S2': ('S1', 0.7734)}
+
+
+def test_what_all_stitches_share_of_a_draw_says_nothing_against_one():
+    shared = np.random.default_rng(0).normal(0, 10, (200, 1))
+    values = shared + np.array([[2.0, 1.0]]) + np.random.default_rng(1).normal(0, 0.1, (200, 2))
+    assert losers(values, [1, 2], required=0.999) == {'S2': ('S1', 1.0)}
+
+
+def test_the_surest_rival_is_named():
+    values = np.array([[2.0, 1.5, 1.0], [0.5, 1.4, 0.9], [3.0, 1.6, 1.1]])
+    assert losers(values, [1, 1, 2], required=0.9)['S3'][0] == 'S2'
 
 
 def test_what_is_kept_is_never_dropped_but_beats():
@@ -80,6 +91,11 @@ def test_looks_begin_with_enough_images_and_end_before_the_last(batch_size):
     assert found == sorted(set(found))
     assert found[0] * batch_size >= 20
     assert found[-1] < 100
+
+
+def test_a_first_look_has_the_fewest_images_where_its_share_is_less():
+    assert looks(300, 1, min_images=30)[:2] == [30, 36]
+    assert looks(2000, 1, min_images=30)[0] == 60
 
 
 def test_too_few_images_for_a_look_make_an_ordinary_sweep():
