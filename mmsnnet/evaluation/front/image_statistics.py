@@ -1,8 +1,9 @@
 """What a metric needs of each image, in a compact form that gives its results back bit for bit.
 
 A form exists for mmseg's IoUMetric (areas by class), its DepthMetric and mmpretrain's Accuracy
-(values that are averaged over images). Beside the metric's own results, a form gives the metric of
-any weighting of the images, which is what a bootstrap over images needs.
+(values that are averaged over images), and mmdet's CocoMetric (matches of detections with objects).
+Beside the metric's own results, a form gives the metric of any weighting of the images, which is
+what a bootstrap over images needs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
+
+from .match_statistics import MatchStatistics, covers, first_key
 
 
 class ImageStatistics(Protocol):
@@ -320,11 +323,15 @@ class HitStatistics:
 
 
 #: Form of a metric by the class whose ``compute_metrics`` it runs.
-_FORMS = {'IoUMetric': AreaStatistics, 'DepthMetric': MeanStatistics, 'Accuracy': HitStatistics}
-_KINDS = dict(areas=AreaStatistics, means=MeanStatistics, hits=HitStatistics)
-
-#: The first figure that metrics of a form compute.
-FIRST_KEYS = {AreaStatistics: 'aAcc', MeanStatistics: 'd1', HitStatistics: 'top1'}
+_FORMS = {
+    'IoUMetric': AreaStatistics,
+    'DepthMetric': MeanStatistics,
+    'Accuracy': HitStatistics,
+    'CocoMetric': MatchStatistics,
+}
+_KINDS = {form.kind: form for form in _FORMS.values()}
+#: The first figure that metrics of a form compute, whatever their settings.
+_FIRST_KEYS = {AreaStatistics: 'aAcc', MeanStatistics: 'd1', HitStatistics: 'top1'}
 
 
 def form_of(metric: BaseMetric) -> type | None:
@@ -337,9 +344,21 @@ def form_of(metric: BaseMetric) -> type | None:
         return None
     for kind in type(metric).__mro__:
         if 'compute_metrics' in vars(kind):
-            hosts = ('mmseg', 'mmpretrain')
+            hosts = ('mmseg', 'mmpretrain', 'mmdet')
             return _FORMS.get(kind.__name__) if kind.__module__.split('.')[0] in hosts else None
     return None
+
+
+def first_figure(metric: BaseMetric) -> str:
+    """Name, with its prefix, of the first figure that a metric with a form computes."""
+    form = form_of(metric)
+    key = first_key(metric) if form is MatchStatistics else _FIRST_KEYS[form]
+    return f'{metric.prefix}/{key}' if metric.prefix else key
+
+
+def is_of_these(metric: BaseMetric, num_images: int) -> bool:
+    """Whether the figures of a metric are of as many images, and not of others too."""
+    return form_of(metric) is not MatchStatistics or covers(metric, num_images)
 
 
 def statistics_of(metric: BaseMetric, results: Sequence[Any]) -> ImageStatistics | None:

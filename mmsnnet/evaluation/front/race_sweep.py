@@ -16,32 +16,41 @@ from ..sweep.one_pass_sweep import OnePassSweep
 from ..sweep.progress import Progress
 from .bootstrap import completing_weights, replicate_all
 from .certainty import NUM_RESAMPLES
-from .image_statistics import FIRST_KEYS, ImageStatistics, form_of
+from .image_statistics import ImageStatistics, first_figure, form_of, is_of_these
 from .race import Drop, RaceOptions, blocks_saved, find_losers, looks, required_probability
 from .race_file import RaceFile
 from .statistics_folder import collect, measured_by
 
 
-def check_can_race(evaluator: Any) -> None:
+def check_can_race(evaluator: Any, num_images: int) -> None:
     """Refuse a race by metrics that have no statistics of images.
 
+    Args:
+        evaluator: Of the test.
+        num_images: Images of its data set.
+
     Raises:
-        ValueError: If no metric of the evaluator has any.
+        ValueError: If no metric of the evaluator has any, or they are of other images.
     """
     metrics = getattr(evaluator, 'metrics', ())
-    if not any(form_of(metric) for metric in metrics):
+    having = [metric for metric in metrics if form_of(metric)]
+    if not having:
         names = ', '.join(type(metric).__name__ for metric in metrics) or 'none'
         raise ValueError(
-            f'A race needs statistics of images, which are kept for IoUMetric, DepthMetric and '
-            f'Accuracy, not for {names}: leave out --front.'
+            f'A race needs statistics of images, which are kept for IoUMetric, DepthMetric, '
+            f'Accuracy and CocoMetric, not for {names}: leave out --front.'
         )
+    for metric in having:
+        if not is_of_these(metric, num_images):
+            raise ValueError(
+                f'A race needs the images that {type(metric).__name__} scores, and its ann_file '
+                f'has others than the {num_images} of test_dataloader: leave out --front.'
+            )
 
 
 def first_metric(evaluator: Any) -> str:
     """Name of the first figure of the evaluator's first metric that has statistics of images."""
-    metric = next(metric for metric in evaluator.metrics if form_of(metric) is not None)
-    prefix = f'{metric.prefix}/' if metric.prefix else ''
-    return prefix + FIRST_KEYS[form_of(metric)]
+    return first_figure(next(metric for metric in evaluator.metrics if form_of(metric)))
 
 
 class Race:
@@ -132,7 +141,7 @@ class Race:
         metric, rivals = self._options.metric, {}
         for name, by_prefix in {**before, **found}.items():
             place = measured_by(by_prefix, metric)
-            if place is None and name in found:
+            if place is None and by_prefix and name in found:
                 raise ValueError(
                     f'There are no statistics of images for {metric}: give another --metric, or '
                     'leave out --front.'

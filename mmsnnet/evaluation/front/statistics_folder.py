@@ -16,28 +16,30 @@ from mmengine.evaluator import Evaluator
 from mmsnnet.results.files import write_atomically
 
 from ..sweep.metric_state import pack, unpack
-from .image_statistics import ImageStatistics, form_of, restored, statistics_of
+from .image_statistics import ImageStatistics, is_of_these, restored, statistics_of
 
 FOLDER_NAME = 'image_statistics'
 #: What numpy, zipfile and json raise at content that is none of theirs.
 _DAMAGE = (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
-def collect(evaluator: Evaluator, batches: Iterable[Any]) -> dict[str, ImageStatistics]:
+def collect(
+    evaluator: Evaluator, batches: Iterable[Any], whole: bool = False
+) -> dict[str, ImageStatistics]:
     """Statistics of images under one stitch, by the prefix of their metric.
 
     Args:
         evaluator: The evaluator whose metrics noted the results.
         batches: For each batch, for each metric, what it noted.
+        whole: Whether these are all images, so that a metric that scores others has no statistics.
     """
     batches = list(batches)
     found = {}
     for number, metric in enumerate(evaluator.metrics):
-        if form_of(metric) is not None:
-            results = [result for batch in batches for result in batch[number]]
-            statistics = statistics_of(metric, results)
-            if statistics is not None:
-                found[metric.prefix or ''] = statistics
+        results = [result for batch in batches for result in batch[number]]
+        statistics = statistics_of(metric, results)
+        if statistics is not None and (not whole or is_of_these(metric, len(results))):
+            found[metric.prefix or ''] = statistics
     return found
 
 

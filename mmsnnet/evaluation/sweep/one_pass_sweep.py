@@ -139,7 +139,8 @@ class OnePassSweep:
                 results = [result for _, result in sorted(zip(self._order, found), key=_number)]
                 invalid = self.shards.is_invalid(stitch.name)
                 if not invalid:
-                    self.statistics.add(stitch.name, collect(self.loop.evaluator, results))
+                    statistics = collect(self.loop.evaluator, results, whole=True)
+                    self.statistics.add(stitch.name, statistics)
                 on_stitch(stitch, self.loop.evaluate_alone(stitch, results), invalid)
 
 

@@ -135,7 +135,7 @@ class StitchSweep:
         """
         self.directory = Path(directory)
         if race is not None:
-            check_can_race(self.loop.evaluator)
+            check_can_race(self.loop.evaluator, len(self.loop.dataloader.dataset))
             race = replace(race, metric=race.metric or first_metric(self.loop.evaluator))
         self._race = race
         barrier()  # until then processes may read what is to be discarded
