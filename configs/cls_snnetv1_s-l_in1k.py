@@ -4,7 +4,7 @@ _base_ = ['./cls_snnetv2_s-l_in1k.py']
 
 model = dict(backbone=dict(scheme='one_way', lora_rank=0))
 custom_hooks = [
-    dict(type='StitchInitHook', num_images=100),
+    dict(type='StitchInitHook', num_images=100, classifiers='pretrained'),
     dict(
         type='StitchSamplingHook',
         sampler=dict(type='UniformStitchSampler', per_rank=True),

@@ -24,7 +24,8 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
 )
 custom_hooks = [
-    dict(type='StitchInitHook', num_images=100),
+    # 'auto' to train on other classes than those that the anchors' weights know.
+    dict(type='StitchInitHook', num_images=100, classifiers='pretrained'),
     # Bins of 1 GFLOP at 224x224; every process draws a stitch of its own, as published.
     dict(
         type='StitchSamplingHook',

@@ -133,9 +133,9 @@ def normalization_of(model: nn.Module) -> tuple[tuple[float, ...], tuple[float, 
         mean, std = (0.0,) * channels, (1.0,) * channels
     else:
         mean, std = (tuple(map(float, one.flatten().tolist())) for one in (mean, std))
-    turned = getattr(preprocessor, 'channel_conversion', None)
-    if turned is None:  # mmengine's own preprocessor, of detectors
-        turned = getattr(preprocessor, '_channel_conversion', False)
+    # Names of mmseg, mmpretrain, and mmengine's own preprocessor of detectors.
+    switches = ('channel_conversion', 'to_rgb', '_channel_conversion')
+    turned = any(getattr(preprocessor, name, False) for name in switches)
     return mean, std, 'rgb' if turned else 'bgr'
 
 

@@ -52,6 +52,10 @@ def extracted_config(cfg: Config, backbone: StitchedViT, stitch: str) -> Config:
     model = content['model']
     for key in ('auxiliary_head', 'pretrained', 'init_cfg'):
         model.pop(key, None)
+    if content.get('data_preprocessor') is not None:  # as MMEngine's Runner does
+        model.setdefault('data_preprocessor', content['data_preprocessor'])
+    if not backbone.space.lift_taps:
+        _keep_classifier(model, backbone, stitch)
     for key in _TRAINING:
         content.pop(key, None)
     _leave_stitches(content)
@@ -124,6 +128,13 @@ def _fixed_backbone(
         'stitch': stitch,
         **{key: settings[key] for key in _SHARED if key in settings},
     }
+
+
+def _keep_classifier(model: dict[str, Any], backbone: StitchedViT, stitch: str) -> None:
+    """Leave a StitchedClsHead the classifier of the anchor in which a stitch ends."""
+    last = backbone.space.anchors[backbone.space[stitch].route.segments[-1].anchor]
+    model['head']['in_channels'] = {last.label: last.width}
+    model.pop('train_cfg', None)  # augmentations of whole batches
 
 
 def _is_ours(settings: Any) -> bool:

@@ -14,15 +14,21 @@ from mmsnnet.models.host.head_statistics import (
     detach_statistics,
     head_norms,
 )
-from mmsnnet.models.host.lookup import without_augmentation
+from mmsnnet.models.host.lookup import (
+    is_classifier,
+    reads_anchor_tokens,
+    without_augmentation,
+)
 
 from .switched import StitchChoice, SwitchedBackbone, switch_norms
 
 
 def task_of(model: nn.Module) -> str:
-    """'segmentation', 'depth', or 'features' where no head can be exported whole."""
+    """'segmentation', 'depth', 'classification'; 'features' where no head is exported whole."""
     if any(kind.__name__ == 'DepthEstimator' for kind in type(model).__mro__):
         return 'depth'
+    if is_classifier(model):
+        return 'classification'
     return 'features' if getattr(model, 'decode_head', None) is None else 'segmentation'
 
 
@@ -33,28 +39,30 @@ def output_names(
     task = task_of(model)
     if task == 'features':
         return tuple(f'feature_{number}' for number in range(num_features))
-    if task == 'segmentation':
-        return ('labels',) if preprocessing else ('logits',)
-    return ('depth',)
+    if task == 'depth':
+        return ('depth',)
+    return ('labels',) if preprocessing and task == 'segmentation' else ('logits',)
 
 
 def run_heads(model: nn.Module, features: Sequence[Any], size: tuple[int, int]) -> Any:
     """What neck and head make of the features of the backbone, by the host's own code.
 
     Args:
-        model: Segmentor, depth estimator or detector.
+        model: Segmentor, depth estimator, classifier or detector.
         features: Output of the backbone.
         size: (height, width) of the images in pixels.
 
     Returns:
-        Logits (B, classes, H, W) or depth (B, 1, H, W) at the size of the images; of a detector
-        the maps of its neck.
+        Logits (B, classes, H, W) or depth (B, 1, H, W) at the size of the images; of a classifier
+        logits (B, classes), of a detector the maps of its neck.
     """
     if getattr(model, 'neck', None) is not None:
         features = model.neck(features)
     task, head = task_of(model), getattr(model, 'decode_head', None)
     if task == 'features':
         return tuple(features)
+    if task == 'classification':
+        return model.head(features)
     metas = [dict(img_shape=size, pad_shape=size)]
     if not isinstance(head, nn.ModuleList):
         return head.predict(features, metas, model.test_cfg)
@@ -98,10 +106,12 @@ class SwitchedInference(nn.Module):
         super().__init__()
         model = without_augmentation(model)
         backbone = find_stitched_backbone(model)
-        self.backbone = SwitchedBackbone(backbone, stitches, image_size)
-        self.names = self.backbone.names
         statistics, names = attached_statistics(model), list(head_norms(model))
         self.model = _copy_of_heads(model)
+        self._classifies_inside = reads_anchor_tokens(model)
+        head = self.model.head if self._classifies_inside else None
+        self.backbone = SwitchedBackbone(backbone, stitches, image_size, head)
+        self.names = self.backbone.names
         self._choice = StitchChoice()
         if statistics is not None:
             norms = {name: self.model.get_submodule(name) for name in names}
@@ -116,6 +126,8 @@ class SwitchedInference(nn.Module):
         """
         self._choice.stitch = stitch
         features = self.backbone(images, stitch)
+        if self._classifies_inside:
+            return features[0]
         return run_heads(self.model, features, tuple(images.shape[-2:]))
 
 

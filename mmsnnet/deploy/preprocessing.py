@@ -29,6 +29,12 @@ class PictureInference(nn.Module):
 
     def __init__(self, inference: nn.Module, metadata: ModelMetadata) -> None:
         super().__init__()
+        if metadata.task == 'classification':
+            raise ValueError(
+                'Pictures for a classifier are resized and cropped as its test pipeline does, '
+                'which is not in the file: leave out --with-preprocessing; mmsnnet.runtime takes '
+                'cropped pictures of uint8 and normalises them.'
+            )
         if metadata.task not in ('segmentation', 'depth'):
             raise ValueError(
                 'Preprocessing can be exported with segmentors and depth estimators; of this '

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from mmsnnet.models import StitchedViT
 from mmsnnet.models.host.head_statistics import HeadStatistics
 from mmsnnet.models.stitch_layer import StitchLayer
+from mmsnnet.models.stitch_network import AnchorTokens
 from mmsnnet.stitching import Block, Cross, Embed, Step, StitchSpace, Tap
 
 
@@ -79,32 +80,45 @@ class SwitchedBackbone(nn.Module):
     """A StitchedViT whose stitch is an input, for export.
 
     It holds copies of what the stitches run, LoRA merged, and nothing else. Its outputs are those
-    of the StitchedViT, stitch by stitch.
+    of the StitchedViT, stitch by stitch. Tokens that are not lifted have another width for each
+    anchor, which outputs of one graph cannot have: there the head's logits are the output.
 
     Args:
         backbone: Fitted backbone, in eval mode.
         stitches: Names of the stitches; the position of each is its number.
         image_size: (height, width) in pixels of the images.
+        head: What classifies tokens that are not lifted, a StitchedClsHead; it is left with the
+            weights of the anchors in which these stitches end.
 
     Raises:
-        ValueError: If there are no stitches, one twice, one is unknown, or taps are not lifted.
+        ValueError: If there are no stitches, one twice, one is unknown, or taps are not lifted and
+            there is no head.
     """
 
     def __init__(
-        self, backbone: StitchedViT, stitches: Iterable[str], image_size: tuple[int, int]
+        self,
+        backbone: StitchedViT,
+        stitches: Iterable[str],
+        image_size: tuple[int, int],
+        head: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.names = tuple(backbone.space[name].name for name in stitches)
-        if not backbone.space.lift_taps:
+        if not backbone.space.lift_taps and head is None:
             raise ValueError(
                 'A graph of several stitches needs outputs of one shape, and with lift_taps=False '
-                'that of each stitch is that of its last anchor: extract one stitch.'
+                'that of each stitch is that of its last anchor: give the head that classifies '
+                'them, or extract one stitch.'
             )
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError(f'Stitches must be named, each once; got {list(self.names)}.')
         space = backbone.space
         self.units = plan_units(space, self.names)
-        self.network = _pruned(backbone, [step for unit in self.units for step in unit])
+        steps = [step for unit in self.units for step in unit]
+        self.network = _pruned(backbone, steps)
+        self.head = head
+        if head is not None:
+            head.keep_only({space.labels[s.anchor] for s in steps if isinstance(s, Tap)})
         self.grid = tuple(-(-side // backbone.patch_size) for side in image_size)
         programs = [set(space.program(name)) for name in self.names]
         table = [[unit[0] in program for unit in self.units] for program in programs]
@@ -118,15 +132,14 @@ class SwitchedBackbone(nn.Module):
             stitch: Number of the stitch, int64 without dimensions.
 
         Returns:
-            As StitchedViT.
+            As StitchedViT; with a head its logits (B, classes) alone.
         """
         row = select_row(self.plan, stitch)
         batch, anchors = images.shape[0], self.network.space.anchors
         length = self.grid[0] * self.grid[1] + anchors[-1].prefix_tokens
         tokens = [images.new_zeros(batch, length, anchor.width) for anchor in anchors]
-        taps = [
-            images.new_zeros(batch, length, anchors[-1].width) for _ in self.network.space.taps
-        ]
+        shape = (length, anchors[-1].width) if self.head is None else (self.head.num_classes,)
+        taps = [images.new_zeros(batch, *shape) for _ in self.network.space.taps]
         contexts = {
             number: self.network.anchor(number).context(self.grid)
             for number, label in enumerate(self.network.space.labels)
@@ -160,11 +173,16 @@ class SwitchedBackbone(nn.Module):
             layer = network.stitch_layer(step.layer)
             tokens[target] = _where(runs, layer, tokens[source], tokens[target])
         else:
-            here, take = tokens[step.anchor], _take_tap(network, step)
+            here, take = tokens[step.anchor], _take_tap(network, step, self.head)
             taps[step.position] = _where(runs, take, here, taps[step.position])
 
     def _as_features(self, taps: Sequence[Tensor]) -> tuple[Any, ...]:
-        """Maps (B, C, rows, columns), or pairs with the class token, of the taps' tokens."""
+        """Maps (B, C, rows, columns), or pairs with the class token, of the taps' tokens.
+
+        What a head made of them stays as it is.
+        """
+        if self.head is not None:
+            return tuple(taps)
         prefix = self.network.space.anchors[-1].prefix_tokens
         features = []
         for tap in taps:
@@ -193,12 +211,14 @@ def _run_blocks(network: StitchedViT, unit: Sequence[Block], context: Any) -> An
     return run
 
 
-def _take_tap(network: StitchedViT, step: Tap) -> Any:
-    anchor = network.anchor(step.anchor)
+def _take_tap(network: StitchedViT, step: Tap, head: nn.Module | None) -> Any:
+    anchor, spec = network.anchor(step.anchor), network.space.anchors[step.anchor]
 
     def take(tokens: Tensor) -> Tensor:
         if network.space.normed_taps:
             tokens = anchor.norm(tokens)
+        if head is not None:
+            return head((AnchorTokens(tokens, spec.label, spec.prefix_tokens),))
         return tokens.clone() if step.lift is None else network.stitch_layer(step.lift)(tokens)
 
     return take

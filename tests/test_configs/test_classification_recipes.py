@@ -51,6 +51,7 @@ def test_a_recipe_loads_without_mmpretrain_and_says_the_published_schedule(name)
     assert (cosine.begin, cosine.end, cosine.eta_min) == (5, 50, 1e-5)
     assert config.train_dataloader.batch_size * 8 == 512
     assert config.find_unused_parameters and config.custom_hooks[0].num_images == 100
+    assert config.custom_hooks[0].classifiers == 'pretrained'
     assert config.custom_hooks[1].sampler.per_rank
 
 
@@ -131,6 +132,7 @@ def small(name, folder):
                 data_prefix='train' if split == 'train' else 'val',
             ),
         )  # fmt: skip
+    config['custom_hooks'][0]['classifiers'] = 'auto'  # small anchors have no weights
     config.update(
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=1, val_interval=1),
         param_scheduler=None,

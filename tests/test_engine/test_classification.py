@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 
 import pytest
@@ -37,7 +38,7 @@ def trained(tmp_path_factory):
 
 def started(trained, tmp_path, **settings):
     """Runner of the same config behind its start: hooks ran, no iteration did."""
-    config = trained.config.copy()
+    config = copy.deepcopy(trained.config)
     config.update(work_dir=str(tmp_path), **settings)
     config.optim_wrapper.optimizer.lr = 0.0
     config.optim_wrapper.optimizer.weight_decay = 0.0
@@ -50,6 +51,38 @@ def started(trained, tmp_path, **settings):
 def test_training_starts_from_the_classifiers_of_the_anchors(trained, tmp_path):
     file = torch.load(trained.folder / '48.pth', weights_only=True)
     assert torch.equal(started(trained, tmp_path), file['head.weight'])
+
+
+def of_seven_classes(trained, tmp_path, classifiers):
+    """The same start with a head for more classes than the anchors' files have."""
+    config = copy.deepcopy(trained.config)
+    config.model.head.num_classes = config.model.data_preprocessor.num_classes = 7
+    hooks = [dict(type='StitchInitHook', num_images=4, classifiers=classifiers)]
+    return started(
+        trained, tmp_path, model=config.model, custom_hooks=hooks, log_level='INFO',
+        val_cfg=None, val_dataloader=None, val_evaluator=None,
+    )  # fmt: skip
+
+
+def test_training_on_other_classes_starts_at_random_and_warns_of_each_classifier(
+    trained, tmp_path
+):
+    assert of_seven_classes(trained, tmp_path, 'auto').shape == (7, 48)
+    (log,) = tmp_path.glob('*/*.log')
+    warnings = [line for line in log.read_text().splitlines() if 'WARNING' in line]
+    for label, width in (('S', 32), ('L', 48)):
+        told = f'Classifier of anchor {label} starts at random: {trained.folder / str(width)}.pth'
+        (line,) = [one for one in warnings if told in one]
+        assert line.endswith('has 5 classes and head.num_classes=7.')
+
+
+def test_classifiers_of_other_classes_are_refused_where_pretrained_ones_were_asked_for(
+    trained, tmp_path
+):
+    with pytest.raises(ValueError, match=r'has 5 classes and head\.num_classes=7') as raised:
+        of_seven_classes(trained, tmp_path, 'pretrained')
+    assert "put classifiers='auto'" in str(raised.value) and '\n' not in str(raised.value)
+    assert not list(tmp_path.glob('*.pth'))
 
 
 def test_a_loaded_checkpoint_keeps_its_classifiers(trained, tmp_path):
@@ -69,7 +102,7 @@ def test_validation_scores_the_anchors(trained):
 def test_one_pass_scores_as_each_stitch_by_itself(trained):
     together = trained.runner.test()
     backbone = trained.runner.model.backbone
-    config = trained.config.copy()
+    config = copy.deepcopy(trained.config)
     config.test_cfg = dict(type='TestLoop')
     config.custom_hooks = []
     config.load_from = str(trained.checkpoint)

@@ -9,14 +9,18 @@ import pytest
 from mmengine.config import Config
 
 from mmsnnet.apis import init_model
+from mmsnnet.deploy import load
 from mmsnnet.evaluation.cost.model_cost import model_costs
+from mmsnnet.runtime.session import StitchSession
 from tests.classifiers import build, save_classifier, write_pictures
 from tools.choose_stitch import main as choose_stitch
+from tools.export_stitch import main as export_stitch
 from tools.measure_latency import main as measure_latency
 from tools.test_all_stitches import main as sweep
 
 pytest.importorskip('mmpretrain', reason='classifiers are those of mmpretrain')
 
+METRIC = 'accuracy/top1'
 NAMES = ('S3', 'L6', 'S1-L4', 'L2-S2')
 
 
@@ -46,7 +50,7 @@ def test_the_sweep_records_accuracy_and_what_the_last_classifier_costs(swept):
     records = read_records(swept)
     assert set(records) == set(NAMES)
     for name, row in records.items():
-        assert 0 <= row['metrics']['accuracy/top1'] <= 100
+        assert 0 <= row['metrics'][METRIC] <= 100
         assert (row['flops'], row['params']) == (costs[name].flops, costs[name].params)
 
 
@@ -67,13 +71,35 @@ def test_a_budget_in_milliseconds_chooses_the_best_that_is_measured_to_keep_it(s
     records = read_records(swept)
     limit = sorted(ms[name] for name in NAMES)[2]
     keeping = [name for name in NAMES if ms[name] <= limit]
-    best = max(records[name]['metrics']['accuracy/top1'] for name in keeping)
+    best = max(records[name]['metrics'][METRIC] for name in keeping)
     question = ['--latency', swept.latency, '--ms', str(limit), '--format', 'json']
     assert choose_stitch([swept.results, *question]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert row['name'] in keeping and row['accuracy/top1'] == best
+    assert row['name'] in keeping and row[METRIC] == best
 
     model = init_model(
         swept.config, swept.checkpoint, results=swept.results, latency=swept.latency
     )
     assert model.set_budget(ms=limit).name == row['name'] == model.stitch
+
+
+@pytest.mark.slow
+def test_a_stitch_within_a_budget_is_exported_checked_and_scored(swept, tmp_path):
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(name, reason='needs the extra [deploy]')
+    out, files = tmp_path / 'out', [swept.config, swept.checkpoint]
+    options = ['--gflops', '1', '--results', swept.results, '--onnx', '--int8', '--check-data', '5']
+    assert export_stitch([*files, *options, '--out', str(out)]) == 0
+    records = read_records(swept)
+    for name in ('model.onnx', 'model.int8.onnx'):
+        said = StitchSession(out / name).metadata
+        (entry,) = said.stitches
+        assert entry.metrics[METRIC] == records[entry.name]['metrics'][METRIC]
+        found = said.checks['data'][entry.name]
+        assert abs(found['metrics'][METRIC] - found['metrics_in_torch'][METRIC]) <= 20.01
+    assert load(out).backbone.stitch.name == entry.name
+
+    many = ['--all-stitches', '--stitches', 'front', '--results', swept.results]
+    assert export_stitch([*files, *many, '--out', str(tmp_path / 'front')]) == 0
+    session = StitchSession(tmp_path / 'front' / 'all_stitches.onnx')
+    assert set(session.stitches) <= set(NAMES) and session.metadata.metric == METRIC

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -21,7 +22,7 @@ from mmsnnet.models import (
     find_predicting_backbone,
     find_stitched_backbone,
 )
-from mmsnnet.models.host.classifier_weights import fill_classifiers
+from mmsnnet.models.host.classifier_weights import check_filled, fill_classifiers
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.host.head_weights import load_head_weights
 from mmsnnet.registry import HOOKS
@@ -38,8 +39,8 @@ class StitchInitHook(Hook):
     skipped where a resumed or loaded checkpoint holds fitted stitches; the anchors' own weights are
     then neither needed nor read.
 
-    A StitchedClsHead starts from the classifiers in the anchors' weights, where these have as many
-    classes; no loaded checkpoint is overwritten.
+    A StitchedClsHead starts from the classifiers in the anchors' weights; no loaded checkpoint is
+    overwritten.
 
     It also refuses heads whose channels do not fit the backbone, names a data preprocessor whose
     normalisation does not, and refuses to evaluate stitches that were never fitted.
@@ -51,9 +52,13 @@ class StitchInitHook(Hook):
         seed: Chooses the images and their augmentation.
         head_checkpoint: File of a model trained with the largest anchor alone, to start neck and
             heads from: all stitches deliver maps in its feature space. Read where a fit is made.
+        classifiers: What becomes of a StitchedClsHead whose anchors' weights have no classifier
+            for it, such as one of another number of classes: with 'auto' it starts at random, with
+            a warning; 'pretrained' refuses it.
 
     Raises:
-        ValueError: If ``num_images`` or ``batch_size`` is less than 1.
+        ValueError: If ``num_images`` or ``batch_size`` is less than 1, or ``classifiers`` is none
+            of these.
     """
 
     # Before the hooks of training, and before checkpoints are loaded.
@@ -65,14 +70,21 @@ class StitchInitHook(Hook):
         batch_size: int | None = None,
         seed: int = 0,
         head_checkpoint: str | None = None,
+        classifiers: str = 'auto',
     ) -> None:
         for name, value in (('num_images', num_images), ('batch_size', batch_size)):
             if value is not None and value < 1:
                 raise ValueError(f'{name} of StitchInitHook must be 1 or more, got {value}.')
+        if classifiers not in ('auto', 'pretrained'):
+            raise ValueError(
+                f"classifiers={classifiers!r} of StitchInitHook is unknown: choose 'auto' or "
+                "'pretrained'."
+            )
         self.num_images = num_images
         self.batch_size = batch_size
         self.seed = seed
         self.head_checkpoint = head_checkpoint
+        self.classifiers = classifiers
 
     def before_run(self, runner: Runner) -> None:
         """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
@@ -88,8 +100,7 @@ class StitchInitHook(Hook):
         check_channels(runner.model)
         _check_normalization(runner, backbone)
         if not getattr(runner, '_has_loaded', False):  # else its own classifiers would be lost
-            for line in fill_classifiers(runner.model):
-                runner.logger.info(line)
+            self._fill_classifiers(runner)
         if backbone.is_fitted:
             runner.logger.info('Stitch layers are fitted already; StitchInitHook leaves them.')
             return
@@ -111,6 +122,14 @@ class StitchInitHook(Hook):
             f'{time.perf_counter() - start:.1f} s; they explain {min(explained.values()):.1%} to '
             f'{max(explained.values()):.1%} of the variance of their targets.'
         )
+
+    def _fill_classifiers(self, runner: Runner) -> None:
+        """Start classifiers from the anchors' weights, and say of each what it starts from."""
+        starts = fill_classifiers(runner.model)
+        if self.classifiers == 'pretrained':
+            check_filled(runner.model, starts)
+        for start in starts:
+            runner.logger.log(logging.WARNING if start.problem else logging.INFO, str(start))
 
     def before_val(self, runner: Runner) -> None:
         """Refuse to evaluate unfitted stitches."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from .anchor_vit import AnchorViT
 _IGNORED = ('head', 'fc_norm', 'attn_pool', 'pre_logits', 'mask_token', 'decoder', 'norm.')
 #: Of these, what a classifier behind the tokens needs.
 _CLASSIFIER = ('head.', 'head_dist.', 'fc_norm.')
+#: Prefix of an anchor in a checkpoint of a model with a StitchedViT.
+_OF_STITCHED = re.compile(r'(?P<model>.*)backbone\.anchors\.(?P<label>[^.]+)\.vit\.')
 _HINT = 'Give a local file instead: anchors=[dict(model_name={name!r}, checkpoint=FILE), ...].'
 
 
@@ -34,9 +37,10 @@ def load_anchor_weights(anchor: AnchorViT) -> None:
     """
     config = anchor.config
     if config.checkpoint is not None:
-        state = read_state_dict(config.checkpoint, config.checkpoint_prefix)
-        source = config.checkpoint
-        state = _converted(state, anchor, source)
+        source, prefix = config.checkpoint, config.checkpoint_prefix
+        content = _read_weights(source)
+        state = _converted(_below_prefix(content, prefix, source), anchor, source)
+        state = {**_classifier_beside(content, prefix), **state}
     elif config.pretrained:
         state, source = _timm_state_dict(anchor), f'timm {config.model_name}'
     else:
@@ -58,12 +62,22 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
         FileNotFoundError: If there is no such file.
         ValueError: If it cannot be read, or no name begins with ``prefix``.
     """
+    return _below_prefix(_read_weights(path), prefix, path)
+
+
+def _read_weights(path: str) -> Mapping[str, Any]:
+    """All weights of a file by their names in it."""
     content = _read(path)
     for key in ('state_dict', 'model', 'model_ema'):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping):
         raise ValueError(f'Weights file {path!r} holds a {type(content).__name__}, no state dict.')
+    return content
+
+
+def _below_prefix(content: Mapping[str, Any], prefix: str, path: str) -> dict[str, Tensor]:
+    """Weights whose names begin with a prefix, without it."""
     state = {k[len(prefix) :]: v for k, v in content.items() if k.startswith(prefix)}
     if not state:
         raise ValueError(
@@ -71,6 +85,28 @@ def read_state_dict(path: str, prefix: str = '') -> dict[str, Tensor]:
             f'like {sorted(content)[:2]}.'
         )
     return state
+
+
+def _classifier_beside(content: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
+    """Classifier of an anchor that was trained as a StitchedViT, which lies beside the backbone.
+
+    Args:
+        content: All weights of the file.
+        prefix: What the anchor's names begin with, ``backbone.anchors.S.vit.``.
+
+    Returns:
+        Weights by their names in timm; empty where the prefix is another.
+    """
+    found = _OF_STITCHED.fullmatch(prefix)
+    if not found:
+        return {}
+    parts = {'head': 'head.classifiers', 'fc_norm': 'head.fc_norms'}
+    names = {
+        f'{part}.{kind}': f'{found["model"]}{there}.{found["label"]}.{kind}'
+        for part, there in parts.items()
+        for kind in ('weight', 'bias')
+    }
+    return {name: content[there] for name, there in names.items() if there in content}
 
 
 def _read(path: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from mmpretrain.models.heads import ClsHead
@@ -99,6 +99,15 @@ class StitchedClsHead(ClsHead):
             f'{part}.{name}': parameter
             for part, module in parts.items()
             for name, parameter in module.named_parameters()
+        }
+
+    def keep_only(self, labels: Collection[str]) -> None:
+        """Drop the weights of all anchors but these."""
+        for modules in (self.classifiers, self.fc_norms):
+            for label in set(modules) - set(labels):
+                del modules[label]
+        self.in_channels = {
+            label: width for label, width in self.in_channels.items() if label in labels
         }
 
     def check_backbone(self, backbone: StitchNetwork) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmsnnet.models import heads
-from mmsnnet.models.host.classifier_weights import fill_classifiers
+from mmsnnet.models.host.classifier_weights import check_filled, fill_classifiers
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.stitch_network import AnchorTokens
 from tests.builders import random_images, shake, tiny_anchor
@@ -72,7 +72,7 @@ def stitched(tmp_path, way: str, classes: int = NUM_CLASSES, **head):
 @torch.no_grad()
 def test_each_anchor_alone_returns_the_logits_of_timm_bit_for_bit(tmp_path, way):
     model, vits = stitched(tmp_path, way)
-    lines = fill_classifiers(model)
+    lines = map(str, fill_classifiers(model))
     assert [line.split(' starts ')[0] for line in lines] == [
         'Classifier of anchor S', 'Classifier of anchor L',
     ]  # fmt: skip
@@ -80,6 +80,30 @@ def test_each_anchor_alone_returns_the_logits_of_timm_bit_for_bit(tmp_path, way)
     for name, vit in zip(('S3', 'L6'), vits):
         with model.backbone.use_stitch(name):
             assert torch.equal(model(images), vit(images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('pool', [dict(pool='avg'), dict(pool='avg', fc_norm=True)])
+def test_anchors_that_were_trained_alone_as_classifiers_bring_their_classifier(tmp_path, pool):
+    anchors, alone = [], []
+    for label, (depth, width) in zip('SL', SHAPE):
+        anchor = dict(tiny_anchor(depth, width), label=label)
+        config = classifier(
+            head=dict(pool, in_channels={label: width}), anchors=[anchor], out_indices=depth - 1
+        )
+        model = build(config).eval()
+        shake(model, depth)
+        file = str(tmp_path / f'{label}.pth')
+        torch.save(dict(state_dict=model.state_dict(), meta={}), file)
+        prefix = f'backbone.anchors.{label}.vit.'
+        anchors.append(dict(anchor, checkpoint=file, checkpoint_prefix=prefix))
+        alone.append(model)
+    model = build(classifier(head=pool, anchors=anchors)).eval()
+    model.init_weights()
+    check_filled(model, fill_classifiers(model))
+    for name, one in zip(('S3', 'L6'), alone):
+        with model.backbone.use_stitch(name):
+            assert torch.equal(model(random_images(3)), one(random_images(3)))
 
 
 @torch.no_grad()
@@ -95,9 +119,10 @@ def test_a_stitch_is_classified_by_the_anchor_it_ends_in(tmp_path):
 def test_classifiers_of_another_number_of_classes_stay_and_are_named(tmp_path):
     model, _ = stitched(tmp_path, 'DeiT3', classes=7)
     before = model.head.classifiers['S'].weight.clone()
-    lines = fill_classifiers(model)
+    lines = [str(start) for start in fill_classifiers(model)]
     assert len(lines) == 2
-    assert all('at random' in line and 'has 7 classes and the head 5' in line for line in lines)
+    told = 'has 7 classes and head.num_classes=5'
+    assert all('at random' in line and told in line for line in lines)
     assert torch.equal(model.head.classifiers['S'].weight, before)
 
 
@@ -110,7 +135,37 @@ def test_classifiers_of_another_number_of_classes_stay_and_are_named(tmp_path):
 )
 def test_classifiers_behind_another_pooling_stay_and_say_what_to_put(tmp_path, way, head, reason):
     model, _ = stitched(tmp_path, way, **head)
-    assert all(reason in line for line in fill_classifiers(model))
+    assert all(reason in str(start) for start in fill_classifiers(model))
+
+
+@pytest.mark.parametrize(
+    ('change', 'reason'),
+    [
+        (lambda state: (state.pop('head.weight'), state.pop('head.bias')), 'holds no classifier'),
+        (lambda state: state.update({'head_dist.weight': torch.zeros(5, 32)}), 'two classifiers'),
+        (lambda state: state.pop('head.bias'), r'does not fit: .*head\.bias'),
+    ],
+)
+def test_files_without_one_classifier_are_named_and_refused_where_it_was_asked_for(
+    tmp_path, change, reason
+):
+    model, _ = stitched(tmp_path, 'DeiT3')
+    state = torch.load(tmp_path / '32.pth', weights_only=True)
+    change(state)
+    torch.save(state, tmp_path / '32.pth')
+    model.backbone.init_weights()
+    with pytest.raises(ValueError, match=rf'32\.pth .*{reason}') as raised:
+        check_filled(model, fill_classifiers(model))
+    assert '48.pth' not in str(raised.value) and '\n' not in str(raised.value)
+
+
+def test_pretrained_classifiers_are_asked_of_all_anchors_and_of_their_own_head():
+    model = build(classifier())
+    with pytest.raises(ValueError, match='anchor S loads no weights; anchor L loads no weights'):
+        check_filled(model, fill_classifiers(model))
+    other = build(other_head(lift_taps=True))
+    with pytest.raises(ValueError, match=r'fills a StitchedClsHead, .* has LinearClsHead'):
+        check_filled(other, fill_classifiers(other))
 
 
 def test_filling_twice_changes_nothing_the_second_time(tmp_path):
@@ -135,7 +190,7 @@ def test_weights_by_name_are_asked_of_timm_with_their_classifier(monkeypatch):
     model = build(classifier(anchors=anchors, head=dict(num_classes=1000)))
     model.init_weights()
     assert len(asked) == 2 and not any('num_classes' in item for item in asked)
-    assert all('starts from timm vit_tiny' in line for line in fill_classifiers(model))
+    assert all('starts from timm vit_tiny' in str(start) for start in fill_classifiers(model))
 
 
 def test_weights_are_named_by_label():
