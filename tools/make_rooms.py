@@ -1,4 +1,4 @@
-"""Renders furnished indoor rooms into a folder in the layouts of ADE20K, NYUv2 and COCO.
+"""Renders furnished indoor rooms into a folder: layouts of ADE20K, NYUv2, COCO, and of objects.
 
     python tools/make_rooms.py data/rooms --train 3700 --val 300 --size 96 96
 

@@ -18,6 +18,7 @@ import numpy as np
 from . import files
 from .coco import coco_content
 from .kinds import LABELS
+from .objects import OBJECT_KINDS, pictured
 from .render import SPLITS, plan_room, render_room, scene_of
 from .spec import RoomsSpec, read_record, write_record
 
@@ -52,6 +53,7 @@ def write_rooms(out: Path, spec: RoomsSpec, workers: int = 1, overwrite: bool = 
     if workers < 1:
         raise ValueError(f'workers must be at least 1, not {workers}')
     _claim(out, spec, overwrite)
+    _make_object_folders(out, spec)
     known = {split: _read_index(out, split) for split in SPLITS}
     tasks = {split: _missing(out, spec, split, known[split]) for split in SPLITS}
     total = spec.train + spec.val
@@ -92,11 +94,27 @@ def _claim(out: Path, spec: RoomsSpec, overwrite: bool) -> None:
     write_record(out, spec)
 
 
+def _make_object_folders(out: Path, spec: RoomsSpec) -> None:
+    """Makes a folder for each kind (layout objects), also for kinds that no room of a split has.
+
+    Readers number the classes by the folders that are there, so both splits must have all.
+    """
+    if 'objects' not in spec.layouts:
+        return
+    for split in SPLITS:
+        for kind in OBJECT_KINDS:
+            (out / files.object_folder(split, kind)).mkdir(parents=True, exist_ok=True)
+    if not (out / files.CLASSES).exists():
+        files.write_bytes(out / files.CLASSES, ('\n'.join(OBJECT_KINDS) + '\n').encode())
+
+
 def _read_index(out: Path, split: str) -> dict[str, dict[str, Any]]:
     """Entries of the list of objects that an earlier run left; empty if it left none."""
     try:
-        return json.loads((out / files.index_path(split)).read_text())['images']
-    except (OSError, ValueError, KeyError, TypeError):
+        entries = json.loads((out / files.index_path(split)).read_text())['images']
+        # Lists of former versions do not say which objects have a picture of their own.
+        return {name: entry for name, entry in entries.items() if 'pictures' in entry}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -120,16 +138,26 @@ def _write_coco(out: Path, spec: RoomsSpec, split: str, known: dict[str, Any]) -
 def _missing(out: Path, spec: RoomsSpec, split: str, known: dict[str, Any]) -> list[int]:
     """Rooms of which a file or the entry in the list of objects is missing."""
     present: set[str] = set()
-    for folder in {Path(path).parent for path in files.all_paths(spec.layouts, split, 0, '')}:
+    folders = {Path(path).parent for path in files.all_paths(spec.layouts, split, 0, '')}
+    if 'objects' in spec.layouts:
+        folders |= {Path(files.object_folder(split, kind)) for kind in OBJECT_KINDS}
+    for folder in folders:
         if (out / folder).is_dir():
             present.update(f'{folder.as_posix()}/{name}' for name in os.listdir(out / folder))
     missing = []
     for index in range(spec.count(split)):
         entry = known.get(files.stem('ade20k', split, index, ''))
-        if entry is None or not present.issuperset(
-                files.all_paths(spec.layouts, split, index, entry['scene'])):
+        if entry is None or not present.issuperset(_paths(spec, split, index, entry)):
             missing.append(index)
     return missing
+
+
+def _paths(spec: RoomsSpec, split: str, index: int, entry: dict[str, Any]) -> list[str]:
+    """All files of a room whose entry in the list of objects is known."""
+    paths = files.all_paths(spec.layouts, split, index, entry['scene'])
+    if 'objects' in spec.layouts:
+        paths += files.object_paths(split, index, entry)
+    return paths
 
 
 def _run(chunks: list[Task], workers: int) -> Iterator[Result]:
@@ -173,15 +201,18 @@ def _work(chunk: Task) -> Result:
         scene = scene_of(spec.seed, split, index)
         paths = files.all_paths(spec.layouts, split, index, scene)
         if all((out / path).exists() for path in paths):
-            ids = np.unique(files.read_instances(out / files.instance_path(split, index)))
+            instances = files.read_instances(out / files.instance_path(split, index))
             placed = plan_room(spec.seed, split, index).placed
             kinds = {item.instance: item.piece.kind for item in placed}
-            objects = {int(key): kinds[int(key)] for key in ids if key}
+            objects = {int(key): kinds[int(key)] for key in np.unique(instances) if key}
         else:
             image = render_room(spec.seed, split, index, spec.size)
             files.write_room(out, spec.layouts, split, index, image)
-            objects = image.objects
+            instances, objects = image.instance, image.objects
             rendered += 1
-        entries.append((files.stem('ade20k', split, index, ''),
-                        {'scene': scene, 'objects': {str(key): objects[key] for key in objects}}))
+        entry = {'scene': scene, 'objects': {str(key): objects[key] for key in objects},
+                 'pictures': pictured(instances)}
+        if 'objects' in spec.layouts:
+            files.write_objects(out, split, index, entry)
+        entries.append((files.stem('ade20k', split, index, ''), entry))
     return split, entries, rendered

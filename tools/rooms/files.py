@@ -5,20 +5,24 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from .kinds import SCENES
+from .objects import OBJECT_KINDS, crops
 from .render import RoomImage
 
 FOLDERS = {'ade20k': {'train': 'training', 'val': 'validation'},
            'nyu': {'train': 'train', 'val': 'test'},
-           'coco': {'train': 'train2017', 'val': 'val2017'}}
+           'coco': {'train': 'train2017', 'val': 'val2017'},
+           'objects': {'train': 'train', 'val': 'val'}}
 QUALITY = 95
-OWN_NAME = re.compile(r'\.?(ADE_(train|val)_\d{8}|(' + '|'.join(SCENES)
+CLASSES = 'classes.txt'
+OWN_NAME = re.compile(r'\.?(ADE_(train|val)_\d{8}(_\d{3,})?|(' + '|'.join(SCENES)
                       + r')_\d{5,}|\d{12})\.(jpg|png)(\.tmp)?$')
 
 
@@ -30,9 +34,13 @@ def stem(layout: str, split: str, index: int, scene: str) -> str:
 
 
 def picture_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> list[str]:
-    """Paths of the colour picture, one per layout, relative to the folder."""
+    """Paths of the colour picture, one per layout, relative to the folder.
+
+    Objects are cut out of the picture of ade20k.
+    """
+    rooms = dict.fromkeys('ade20k' if name == 'objects' else name for name in layouts)
     return [f'{"" if name == "coco" else "images/"}{FOLDERS[name][split]}/'
-            f'{stem(name, split, index, scene)}.jpg' for name in layouts]
+            f'{stem(name, split, index, scene)}.jpg' for name in rooms]
 
 
 def label_path(split: str, index: int) -> str:
@@ -60,8 +68,20 @@ def coco_path(split: str) -> str:
     return f'annotations/instances_{FOLDERS["coco"][split]}.json'
 
 
+def object_folder(split: str, kind: str) -> str:
+    """Folder of the pictures of one kind of object (layout objects)."""
+    return f'{FOLDERS["objects"][split]}/{kind}'
+
+
+def object_paths(split: str, index: int, entry: Mapping[str, Any]) -> list[str]:
+    """Paths of the pictures of a room's objects (layout objects), by its entry in the list."""
+    name = stem('ade20k', split, index, '')
+    return [f'{object_folder(split, entry["objects"][str(key)])}/{name}_{key:03d}.png'
+            for key in entry['pictures']]
+
+
 def all_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> list[str]:
-    """All paths of a room, in the order of writing: colour pictures come last."""
+    """All paths of a room but those of its objects; colour pictures come last in the writing."""
     paths = [instance_path(split, index)]
     if 'ade20k' in layouts:
         paths.append(label_path(split, index))
@@ -78,9 +98,15 @@ def own_files(out: Path) -> Iterator[Path]:
                 if OWN_NAME.match(path.name):
                     yield path
     for split in ('train', 'val'):
+        for kind in OBJECT_KINDS:
+            for path in sorted((out / object_folder(split, kind)).glob('*')):
+                if OWN_NAME.match(path.name):
+                    yield path
         for path in (index_path(split), coco_path(split)):
             if (out / path).exists():
                 yield out / path
+    if (out / CLASSES).exists():
+        yield out / CLASSES
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -115,6 +141,26 @@ def write_room(out: Path, layouts: Sequence[str], split: str, index: int,
         else:
             write_bytes(out / path, _encode(image.rgb, 'JPEG'))
             present.append(out / path)
+
+
+def write_objects(out: Path, split: str, index: int, entry: Mapping[str, Any]) -> None:
+    """Writes those pictures of a room's objects that are missing; the room's own must be there.
+
+    Args:
+        out: The folder.
+        split: 'train' or 'val'.
+        index: Number of the room.
+        entry: The room's entry in the list of objects.
+    """
+    paths = object_paths(split, index, entry)
+    if all((out / path).exists() for path in paths):
+        return
+    with Image.open(out / picture_paths(['objects'], split, index, '')[0]) as picture:
+        pixels = np.asarray(picture)
+    squares = crops(pixels, read_instances(out / instance_path(split, index)), entry['pictures'])
+    for path, square in zip(paths, squares):
+        if not (out / path).exists():
+            write_bytes(out / path, _encode(square, 'PNG'))
 
 
 def _link(source: Path, path: Path) -> None:

@@ -11,7 +11,7 @@ from .render import SMALLEST
 
 LARGEST_SIDE, MOST_PIXELS, MOST_ROOMS = 8192, 2**24, 10**7
 """Most pixels of a side and of a picture (a process needs about 1 KB for each), most rooms."""
-LAYOUTS = ('ade20k', 'nyu', 'coco')
+LAYOUTS = ('ade20k', 'nyu', 'coco', 'objects')
 RECORD = 'rooms.json'
 RENDERER = 1
 """Version of the renderer; raised whenever the same seed gives other pictures."""
