@@ -92,21 +92,13 @@ def all_paths(layouts: Sequence[str], split: str, index: int, scene: str) -> lis
 
 def own_files(out: Path) -> Iterator[Path]:
     """The files in the folder that bear names of rooms."""
-    for room in ('images', 'annotations', 'instances', '.'):
-        for folder in {name for names in FOLDERS.values() for name in names.values()}:
-            for path in sorted((out / room / folder).glob('*')):
-                if OWN_NAME.match(path.name):
-                    yield path
-    for split in ('train', 'val'):
-        for kind in OBJECT_KINDS:
-            for path in sorted((out / object_folder(split, kind)).glob('*')):
-                if OWN_NAME.match(path.name):
-                    yield path
-        for path in (index_path(split), coco_path(split)):
-            if (out / path).exists():
-                yield out / path
-    if (out / CLASSES).exists():
-        yield out / CLASSES
+    folders = {f'{room}/{folder}' for room in ('images', 'annotations', 'instances', '.')
+               for names in FOLDERS.values() for folder in names.values()}
+    folders |= {object_folder(split, kind) for split in ('train', 'val') for kind in OBJECT_KINDS}
+    for folder in sorted(folders):
+        yield from (path for path in sorted((out / folder).glob('*')) if OWN_NAME.match(path.name))
+    lists = [path(split) for split in ('train', 'val') for path in (index_path, coco_path)]
+    yield from (out / path for path in [*lists, CLASSES] if (out / path).exists())
 
 
 def write_bytes(path: Path, data: bytes) -> None:
