@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmsnnet.apis import init_model
@@ -112,12 +113,14 @@ def test_the_folder_runs_in_mmpretrain_and_by_itself(folder: tuple) -> None:
     model, export, root = folder
     picture = str(root / 'val' / 'kind2' / '0002.png')
     model.select_stitch('L2-S2')
-    expected = mmpretrain.inference_model(model, picture)
     alone = load(export)
-    inferencer = mmpretrain.ImageClassificationInferencer(
-        str(export / 'config.py'), pretrained=str(export / 'model.safetensors')
-    )
-    for found in (mmpretrain.inference_model(alone, picture), *inferencer(picture)):
+    with DefaultScope.overwrite_default_scope('mmpretrain'):  # another test may have left its own
+        expected = mmpretrain.inference_model(model, picture)
+        inferencer = mmpretrain.ImageClassificationInferencer(
+            str(export / 'config.py'), pretrained=str(export / 'model.safetensors')
+        )
+        answers = [mmpretrain.inference_model(alone, picture), *inferencer(picture)]
+    for found in answers:
         assert found['pred_class'] == KINDS[found['pred_label']]
         assert relative(found['pred_scores'], expected['pred_scores']) <= 1e-5
     images = random_images(2)

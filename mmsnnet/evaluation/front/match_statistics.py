@@ -82,16 +82,19 @@ class Matches:
 
     def stored(self) -> dict[str, Any]:
         """Arrays; the outcomes of a detection are a number into a list of those that occur."""
+        areas, thresholds, detections = self.outcome.shape
         rows = np.concatenate([self.outcome == TRUE, self.outcome == IGNORED]).reshape(
-            -1, self.outcome.shape[-1]
+            2 * areas * thresholds, detections
         )
-        kinds, code = np.unique(np.packbits(rows, axis=0), axis=1, return_inverse=True)
+        kinds, code = np.packbits(rows, axis=0), np.zeros(0, np.int64)
+        if detections:
+            kinds, code = np.unique(kinds, axis=1, return_inverse=True)
         return dict(
             image=_smallest(self.image),
             bounds=_smallest(self.bounds),
             kinds=kinds,
             code=_smallest(code.reshape(-1)),
-            shape=list(self.outcome.shape[:2]),
+            shape=[areas, thresholds],
             objects=_smallest(self.objects),
         )
 
