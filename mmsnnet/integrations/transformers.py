@@ -100,7 +100,13 @@ class StitchedViTBackbone(BackboneMixin, PreTrainedModel):
         self.config.arguments['stitch'] = self.backbone.stitch.name
 
     def _init_weights(self, module: nn.Module) -> None:
-        """Draw nothing: modules are initialised where they are built."""
+        """Compute what no file holds, such as rotary frequencies, and draw nothing.
+
+        The library builds models that it is about to load without memory, so that whatever a
+        constructor puts into buffers that are not saved is lost.
+        """
+        if hasattr(module, 'init_non_persistent_buffers'):  # of timm
+            module.init_non_persistent_buffers()
 
     def forward(
         self, pixel_values: Tensor, return_dict: bool | None = None, **unused: Any

@@ -23,15 +23,41 @@ def test_feature_maps_and_channels_are_those_of_the_backbone():
     assert torch.equal(wrapped(images).feature_maps[1], backbone.run(images, 'S2-L8')[3])
 
 
-def test_a_folder_of_the_library_gives_equal_features_and_the_active_stitch(tmp_path):
-    wrapped = integration.StitchedViTBackbone.from_backbone(tiny_backbone(out_indices=(5, 11)))
+@pytest.mark.parametrize('kind', ['class token', 'DINOv3', 'EVA', 'BEiT'])
+def test_a_folder_of_the_library_gives_equal_features_and_the_active_stitch(tmp_path, kind):
+    """Buffers that no file holds, such as rotary frequencies, are computed again."""
+    backbone = tiny_backbone(kind=kind, out_indices=(5, 11))
+    wrapped = integration.StitchedViTBackbone.from_backbone(backbone).eval()
     wrapped.set_stitch('L4-S4')
     wrapped.save_pretrained(tmp_path)
-    again = transformers.AutoBackbone.from_pretrained(str(tmp_path))
+    again = integration.StitchedViTBackbone.from_pretrained(tmp_path)
     assert again.backbone.stitch.name == 'L4-S4' and again.backbone.is_fitted
     images = random_images(1)
-    for one, other in zip(wrapped.eval()(images).feature_maps, again(images).feature_maps):
+    for one, other in zip(wrapped(images).feature_maps, again(images).feature_maps):
         assert torch.equal(one, other)
+
+
+def test_a_saved_model_of_the_library_keeps_its_stitched_backbone(tmp_path):
+    wrapped = integration.StitchedViTBackbone.from_backbone(
+        tiny_backbone(kind='DINOv3', out_indices=(2, 5, 8, 11))
+    )
+    config = transformers.UperNetConfig(
+        backbone_config=wrapped.config,
+        hidden_size=16,
+        num_labels=3,
+        use_auxiliary_head=False,
+        pool_scales=[1, 2],
+    )
+    model = transformers.UperNetForSemanticSegmentation(config)
+    model.backbone.load_state_dict(wrapped.state_dict())
+    model.eval().save_pretrained(tmp_path)
+    again = transformers.UperNetForSemanticSegmentation.from_pretrained(tmp_path)
+    images = random_images(1)
+    features = again.backbone(images).feature_maps
+    for one, other in zip(model.backbone(images).feature_maps, features):
+        assert torch.equal(one, other)
+    # The library's own head differs in its last bits, though its weights are equal.
+    torch.testing.assert_close(again(images).logits, model(images).logits, atol=1e-6, rtol=0)
 
 
 def test_a_model_of_the_library_trains_on_a_stitched_backbone():
