@@ -68,18 +68,16 @@ def plan(args: argparse.Namespace, amp: bool | None = None, **backbone: Any) -> 
         ValueError: If it describes no training of a stitched model, or a number is not possible.
     """
     from mmsnnet.apis.model_config import build_without_data, load_model_config
-    from mmsnnet.evaluation.planning.training_plan import plan_training, uses_low_precision
-    from mmsnnet.models import find_stitched_backbone
+    from mmsnnet.evaluation.planning.training_plan import plan_training
 
     if args.size and len(args.size) > 2:
         raise ValueError(f'--size takes one or two numbers, got {len(args.size)}.')
     cfg = load_model_config(args.config, args.cfg_options)
-    if amp is None:
-        amp = args.amp or (cfg.get('optim_wrapper') is not None and uses_low_precision(cfg))
+    if amp is None and args.amp:
+        amp = True
     if backbone:
         cfg.model.backbone.update(backbone)
     model = build_without_data(cfg)
-    find_stitched_backbone(model)
     stitches = args.stitches.split(',') if args.stitches else None
     size = tuple(args.size * 2)[:2] if args.size else None
     return plan_training(model, cfg, stitches, args.batch_size, size, args.gpus, amp)
@@ -95,7 +93,7 @@ def variants(args: argparse.Namespace, planned: TrainingPlan) -> Iterator[tuple[
     recomputes = bool(cfg.model.backbone.get('with_cp', False))
     last = argparse.Namespace(**vars(args))
     last.stitches = planned.stitches[-1].name
-    yield 'as planned', plan(last, low)
+    yield 'as planned', planned
     yield f'with_cp={not recomputes}', plan(last, low, with_cp=not recomputes)
     yield f'{"without" if low else "with"} mixed precision', plan(last, not low)
     yield 'both', plan(last, not low, with_cp=not recomputes)

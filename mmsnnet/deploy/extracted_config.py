@@ -132,7 +132,7 @@ def _fixed_backbone(
 
 def _keep_classifier(model: dict[str, Any], backbone: StitchedViT, stitch: str) -> None:
     """Leave a StitchedClsHead the classifier of the anchor in which a stitch ends."""
-    last = backbone.space.anchors[backbone.space[stitch].route.segments[-1].anchor]
+    last = backbone.space.anchors[backbone.space[stitch].route.anchors[-1]]
     model['head']['in_channels'] = {last.label: last.width}
     model.pop('train_cfg', None)  # augmentations of whole batches
 

@@ -149,7 +149,7 @@ class CostTable(Mapping[str, Cost]):
         total = Cost(flops, count_params(self.space, program)) + self.constant
         if not self.by_last_anchor:
             return total
-        return total + self.by_last_anchor[stitch.route.segments[-1].anchor]
+        return total + self.by_last_anchor[stitch.route.anchors[-1]]
 
 
 def count_params(space: StitchSpace, program: tuple[Step, ...]) -> int:

@@ -61,11 +61,6 @@ def completing_weights(
     return counts
 
 
-def replicate(statistics: ImageStatistics, key: str, weights: np.ndarray) -> np.ndarray:
-    """A metric of one stitch in each resample (R,), float64."""
-    return np.asarray(statistics.estimate(key, weights), np.float64)
-
-
 class Replicates:
     """Computes a metric of stitches, one after the other, in the same resamples.
 
@@ -92,13 +87,12 @@ class Replicates:
                 f'Statistics are of {statistics.num_images} images where others are of '
                 f'{self._weights.shape[1]}.'
             )
-        if not isinstance(statistics, AreaStatistics):
-            return replicate(statistics, self._key, self._weights)
-        if self._labels is None or not np.array_equal(self._labels[0], statistics.areas[2]):
-            self._labels = statistics.areas[2], statistics.label_areas(self._weights)
-        return np.asarray(
-            statistics.estimate(self._key, self._weights, self._labels[1]), np.float64
-        )
+        shared = ()
+        if isinstance(statistics, AreaStatistics):
+            if self._labels is None or not np.array_equal(self._labels[0], statistics.areas[2]):
+                self._labels = statistics.areas[2], statistics.label_areas(self._weights)
+            shared = self._labels[1:]
+        return np.asarray(statistics.estimate(self._key, self._weights, *shared), np.float64)
 
 
 def replicate_all(

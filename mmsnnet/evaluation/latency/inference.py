@@ -13,6 +13,14 @@ from torch import Tensor, nn
 from mmsnnet.models import find_stitched_backbone
 
 
+def metainfo_as_is(size: tuple[int, int]) -> dict[str, Any]:
+    """What hosts note of an image of (height, width) pixels that was neither resized nor padded."""
+    return dict(
+        img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size,
+        scale_factor=(1.0, 1.0),
+    )  # fmt: skip
+
+
 def blank_samples(model: nn.Module, images: Tensor) -> list[Any] | None:
     """Data samples that go with images (B, C, H, W): as they are, neither resized nor padded.
 
@@ -25,11 +33,7 @@ def blank_samples(model: nn.Module, images: Tensor) -> list[Any] | None:
 
     if not isinstance(model, BaseDetector):
         return None
-    size = tuple(images.shape[-2:])
-    meta = dict(
-        img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size,
-        scale_factor=(1.0, 1.0),
-    )  # fmt: skip
+    meta = metainfo_as_is(tuple(images.shape[-2:]))
     return [DetDataSample(metainfo=meta) for _ in range(len(images))]
 
 

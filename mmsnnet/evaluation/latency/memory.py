@@ -258,7 +258,7 @@ def weight_bytes(model: nn.Module, backbone: StitchedViT) -> Mapping[str, int]:
     costs = backbone.costs
     return {
         stitch.name: outside
-        + by_label[space.labels[stitch.route.segments[-1].anchor]]
+        + by_label[space.labels[stitch.route.anchors[-1]]]
         + size * costs[stitch].params
         for stitch in space
     }

@@ -124,18 +124,14 @@ class FakeExecution:
                     child._parameters[name] = fakes.get(parameter)
 
     @contextmanager
-    def running(self, *modes: TorchDispatchMode) -> Iterator[None]:
+    def running(self, observer: TorchDispatchMode) -> Iterator[None]:
         """Run everything in a ``with`` block so.
 
         Args:
-            modes: Modes of torch that see all operators and their results, such as a meter.
+            observer: Mode of torch that sees all operators and their results, such as a meter.
         """
-        with _Arrays(), self._mode, _Answers():
-            if not modes:
-                yield
-                return
-            with modes[0]:
-                yield
+        with _Arrays(), self._mode, _Answers(), observer:
+            yield
 
 
 def _like(tensor: Tensor) -> Tensor:

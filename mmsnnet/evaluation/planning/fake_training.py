@@ -71,8 +71,7 @@ class FakeTraining:
         self._learning = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = self._built_optimizer(cfg)
         self._weights, self._state = self._bytes_before()
-        accumulated = cfg.optim_wrapper.get('accumulative_counts', 1)
-        self._keeps_gradients = accumulated > 1
+        self._keeps_gradients = cfg.optim_wrapper.get('accumulative_counts', 1) > 1
 
     def _built_optimizer(self, cfg: Config) -> torch.optim.Optimizer:
         """The config's, all parameters of a group stepped at once as torch does on a GPU."""
@@ -80,7 +79,7 @@ class FakeTraining:
         wanted.type = 'OptimWrapper'  # that of AMP asks for a GPU
         for key in ('loss_scale', 'dtype', 'use_fp64'):
             wanted.pop(key, None)
-        with self._scoped():
+        with DefaultScope.overwrite_default_scope(self._scope):
             optimizer = build_optim_wrapper(self._model, wanted).optimizer
         for group in optimizer.param_groups:
             if 'foreach' in group:
@@ -92,20 +91,20 @@ class FakeTraining:
         with self._running():
             self._meter.count((*self._model.parameters(), *self._model.buffers()))
             weights = self._meter.live
-            for parameter in self._learning:
-                parameter.grad = torch.zeros_like(parameter)
+            self._make_gradients()
             self._optimizer.step()
             self._optimizer.zero_grad(set_to_none=True)
             return weights, self._meter.live - weights
 
-    @contextmanager
-    def _scoped(self) -> Iterator[None]:
-        with DefaultScope.overwrite_default_scope(self._scope):
-            yield
+    def _make_gradients(self) -> None:
+        """Give all that learns a gradient, as other stitches have left it."""
+        for parameter in self._learning:
+            parameter.grad = torch.zeros_like(parameter)
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        with self._scoped(), self._execution.running(self._meter):
+        scope = DefaultScope.overwrite_default_scope(self._scope)
+        with scope, self._execution.running(self._meter):
             yield
 
     @property
@@ -125,8 +124,7 @@ class FakeTraining:
         meter = self._meter
         with self._running():
             if self._keeps_gradients:
-                for parameter in self._learning:
-                    parameter.grad = torch.zeros_like(parameter)
+                self._make_gradients()
             meter.reset_peak()
             before = meter.live
             loss = self._loss(batch_size, size)

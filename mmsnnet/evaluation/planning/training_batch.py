@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.lookup import is_classifier, is_detector
 
+from ..latency.inference import metainfo_as_is
+
 #: Objects in an image of a detector: COCO has 7.3 on average, and a batch takes what its fullest
 #: image takes.
 OBJECTS = 20
@@ -45,14 +47,9 @@ def training_batch(
     """
     channels = find_stitched_backbone(model).anchor(0).in_channels
     make = _sample_maker(model)
-    samples = []
-    for _ in range(batch_size):
-        sample = make(size)
-        sample.set_metainfo(
-            dict(img_shape=size, ori_shape=size, pad_shape=size, batch_input_shape=size,
-                 scale_factor=(1.0, 1.0))
-        )  # fmt: skip
-        samples.append(sample)
+    samples = [make(size) for _ in range(batch_size)]
+    for sample in samples:
+        sample.set_metainfo(metainfo_as_is(size))
     return torch.zeros(batch_size, channels, *size), samples
 
 

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..checkpoint_checks import differences
-from .lookup import find_stitched_backbone, reads_anchor_tokens
+from .lookup import find_stitched_backbone, reads_anchor_tokens, without_augmentation
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ def fill_classifiers(model: nn.Module) -> list[ClassifierStart]:
     Returns:
         For each anchor whose weights were loaded, what became of its classifier.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = without_augmentation(model)
     if not reads_anchor_tokens(model):
         return []
     starts = []
@@ -75,7 +74,7 @@ def check_filled(model: nn.Module, starts: list[ClassifierStart]) -> None:
     Raises:
         ValueError: If one is not; the line says why, and what to put.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = without_augmentation(model)
     if not reads_anchor_tokens(model):
         raise ValueError(
             f"StitchInitHook(classifiers='pretrained') fills a StitchedClsHead, and the model has "
