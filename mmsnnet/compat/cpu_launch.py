@@ -10,6 +10,7 @@ that already exists, so the way around is: start a gloo group first, and describ
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,10 +22,13 @@ NEEDED_VARIABLES = ('RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 SYNC_NORMS = ('SyncBN', 'MMSyncBN', 'NaiveSyncBN')
 
 
-def init_cpu_distributed() -> bool:
+def init_cpu_distributed(timeout: float = 1800.0) -> bool:
     """Starts the gloo process group that the environment describes, where CUDA is absent.
 
     To be called before the runner is built. The variables are those that ``torchrun`` sets.
+
+    Args:
+        timeout: seconds that a process waits for the others at most.
 
     Returns:
         True if a group was started; False where CUDA is present (mmengine then starts its own)
@@ -39,7 +43,7 @@ def init_cpu_distributed() -> bool:
     if missing:
         raise ValueError(f'environment variables {", ".join(missing)} are not set; start the '
                          'processes with torchrun --nproc_per_node=N, or use --launcher none')
-    distributed.init_process_group('gloo', init_method='env://')
+    distributed.init_process_group('gloo', 'env://', timedelta(seconds=timeout))
     # The runner reads it when it wraps the model; all processes of a CPU share one device.
     os.environ.setdefault('LOCAL_RANK', os.environ['RANK'])
     return True
@@ -68,7 +72,8 @@ def prepare_cpu_launch(cfg: Config) -> bool:
     if launcher != 'pytorch':
         raise ValueError(f"launcher {launcher!r} needs CUDA; without it use 'pytorch' (torchrun) "
                          "or 'none'")
-    init_cpu_distributed()
+    settings = (cfg.get('env_cfg') or {}).get('dist_cfg') or {}
+    init_cpu_distributed(**{key: settings[key] for key in ('timeout',) if key in settings})
     wrapper: dict[str, Any] = dict(
         type='MMDistributedDataParallel', broadcast_buffers=False,
         find_unused_parameters=cfg.get('find_unused_parameters', False))

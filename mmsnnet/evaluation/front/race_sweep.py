@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
-from mmengine.dist import broadcast_object_list, get_world_size, is_main_process
+from mmengine.dist import get_rank, get_world_size
 
 from mmsnnet.results.records import stitch_fields
 from mmsnnet.stitching import CostTable, Stitch
 
-from ..sweep.failing_together import failing_together
 from ..sweep.one_pass_sweep import OnePassSweep
+from ..sweep.processes import broadcast, failing_together, gather
 from ..sweep.progress import Progress
-from .bootstrap import completing_weights, replicate_all
+from .bootstrap import Replicates, completing_weights
 from .certainty import NUM_RESAMPLES
 from .image_statistics import ImageStatistics, first_figure, form_of, is_of_these
 from .race import Drop, RaceOptions, blocks_saved, find_losers, looks, required_probability
@@ -51,6 +52,11 @@ def check_can_race(evaluator: Any, num_images: int) -> None:
 def first_metric(evaluator: Any) -> str:
     """Name of the first figure of the evaluator's first metric that has statistics of images."""
     return first_figure(next(metric for metric in evaluator.metrics if form_of(metric)))
+
+
+def _expect(progress: Progress, others: int, here: int) -> None:
+    """Report how many pairs of a batch and a stitch will be run, beside others some more here."""
+    progress.on_start(others + here)
 
 
 class Race:
@@ -100,81 +106,91 @@ class Race:
         left, first, runs = list(stitches), 0, 0
         total, size = self._sweep.shards.num_batches, self._sweep.loop.dataloader.batch_size
         for stop in looks(total, size, self._options.min_images):
-            shards = self._sweep.plan(left, (first, stop))
             rest = len(left) * (total - stop) // get_world_size()
-            here = sum(shard.num_runs for shard in shards)
-            progress.on_start(runs + here + rest)
-            runs += here
-            self._sweep.run(shards, invalid)
-            gone = [()]
-            with failing_together():
-                if is_main_process():
-                    gone = [self._look(stop, left, scored)]
-            broadcast_object_list(gone)
-            left = [stitch for stitch in left if stitch.name not in gone[0]]
+            expect = partial(_expect, progress, runs + rest)
+            runs += self._sweep.run(self._sweep.plan(left, (first, stop)), invalid, expect)
+            gone = self._look(stop, left, scored)
+            left = [stitch for stitch in left if stitch.name not in gone]
             first = stop
         return runs, left
 
     def _look(
         self, stop: int, left: Sequence[Stitch], scored: Sequence[Stitch]
     ) -> tuple[str, ...]:
-        """Names of the stitches that are dropped after a number of batches, put on the disk."""
-        if stop in self._state.looks:  # before the race was killed
+        """Names of the stitches that are dropped after a number of batches, put on the disk.
+
+        Each process works out the resamples of some stitches; the main process compares them.
+        """
+        if broadcast(self._state and stop in self._state.looks):  # before the race was killed
             return ()
         self._sweep.shards.refresh()
         images = [image for batch in self._sweep.images[:stop] for image in batch]
-        drops = self._compare(stop, images, left, scored)
-        rows = [self._row(drop, len(images)) for drop in drops]
-        self._state.add(stop, rows)
-        return tuple(drop.name for drop in drops)
+        found: dict[str, np.ndarray | None] = {}
+        with failing_together():
+            found = self._resampled(stop, images, left, scored)
+        found = {name: values for part in gather(found) for name, values in part.items()}
+        names: tuple[str, ...] = ()
+        with failing_together():
+            if self._state is not None:
+                drops = self._losers(found, [one.name for one in scored])
+                self._state.add(stop, [self._row(drop, len(images)) for drop in drops])
+                names = tuple(drop.name for drop in drops)
+        return broadcast(names)
 
-    def _compare(
+    def _resampled(
         self,
         stop: int,
         images: Sequence[int],
         left: Sequence[Stitch],
         scored: Sequence[Stitch],
-    ) -> list[Drop]:
-        valid = [one for one in left if not self._sweep.shards.is_invalid(one.name)]
-        found = {one.name: self._seen(one, stop) for one in valid}
-        before = {one.name: self._sweep.statistics.read(one.name) for one in scored}
-        metric, rivals = self._options.metric, {}
-        for name, by_prefix in {**before, **found}.items():
-            place = measured_by(by_prefix, metric)
-            if place is None and by_prefix and name in found:
+    ) -> dict[str, np.ndarray]:
+        """The metric in resamples (R,) of the stitches of this process.
+
+        Raises:
+            ValueError: If the metric has no statistics of images.
+        """
+        shards, metric = self._sweep.shards, self._options.metric
+        racing = [(one, False) for one in left if not shards.is_invalid(one.name)]
+        entries = [*((one, True) for one in scored), *racing]
+        counts = len(images), sum(map(len, self._sweep.images))
+        weights = completing_weights(*counts, NUM_RESAMPLES, self._options.seed)
+        replicates: dict[str, Replicates] = {}
+        values = {}
+        for stitch, is_scored in entries[get_rank() :: get_world_size()]:
+            if is_scored:
+                statistics = self._sweep.statistics.read(stitch.name)
+            else:
+                statistics = collect(
+                    self._sweep.loop.evaluator, shards.read(stitch.name)[:stop]
+                )
+            place = measured_by(statistics, metric)
+            if place is not None:
+                one: ImageStatistics = statistics[place[0]]
+                one = one.of_images(images) if is_scored else one
+                same = replicates.setdefault(place[1], Replicates(place[1], weights))
+                values[stitch.name] = same.of(one)
+            elif statistics and not is_scored:
                 raise ValueError(
                     f'There are no statistics of images for {metric}: give another --metric, or '
                     'leave out --front.'
                 )
-            if place is not None:
-                one: ImageStatistics = by_prefix[place[0]]
-                rivals[name], key = one.of_images(images) if name in before else one, place[1]
-        if not rivals:
-            return []
-        counts = len(images), sum(map(len, self._sweep.images))
-        weights = completing_weights(*counts, NUM_RESAMPLES, self._options.seed)
-        values = replicate_all(rivals, key, weights)
-        return self._losers(list(rivals), values, found)
+        return values
 
     def _losers(
-        self, names: Sequence[str], values: np.ndarray, racing: Any
+        self, found: Mapping[str, np.ndarray], scored: Sequence[str]
     ) -> list[Drop]:
-        defined = np.isfinite(values).all(0)
-        names = [name for name, is_defined in zip(names, defined) if is_defined]
-        values = values[:, defined] * (1 if self._options.rule == 'greater' else -1)
+        """Who is beaten, of the stitches whose metric is defined in all resamples."""
         space = self._sweep.space
+        names = [one.name for one in space if np.isfinite(found.get(one.name, np.nan)).all()]
+        if not names:
+            return []
+        sign = 1 if self._options.rule == 'greater' else -1
+        values = np.stack([sign * found[name] for name in names], 1)
         programs = {name: space.program(space[name]) for name in names}
         required = required_probability(blocks_saved(programs), names, self._options.confidence)
-        kept = {one.name for one in space if len(one.route.segments) == 1} | (
-            set(names) - set(racing)
-        )
+        anchors = {one.name for one in space if len(one.route.segments) == 1}
         costs = np.array([self._costs[space[name]].flops for name in names])
-        return find_losers(names, costs, values, required, frozenset(kept))
-
-    def _seen(self, stitch: Stitch, stop: int) -> dict[str, ImageStatistics]:
-        """Statistics of a stitch on the first batches."""
-        results = self._sweep.shards.read(stitch.name)[:stop]
-        return collect(self._sweep.loop.evaluator, results)
+        return find_losers(names, costs, values, required, frozenset(anchors | set(scored)))
 
     def _row(self, drop: Drop, num_images: int) -> dict[str, Any]:
         stitch = self._sweep.space[drop.name]

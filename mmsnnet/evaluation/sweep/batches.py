@@ -43,11 +43,12 @@ def load_batches(
 
     Args:
         loader: The loader to follow.
-        batches: Images of each batch; None for those of the loader.
+        batches: Images of each batch, asked for as they are loaded, in this process; None for
+            those of the loader.
     """
     return _NamingLoader(
         _NamingDataset(loader.dataset),
-        batch_sampler=loader.batch_sampler if batches is None else list(batches),
+        batch_sampler=loader.batch_sampler if batches is None else batches,
         num_workers=loader.num_workers,
         persistent_workers=batches is None and loader.persistent_workers,
         collate_fn=loader.collate_fn,

@@ -10,13 +10,7 @@ from types import MethodType
 from typing import Any
 
 import torch
-from mmengine.dist import (
-    all_gather_object,
-    barrier,
-    broadcast_object_list,
-    get_dist_info,
-    is_main_process,
-)
+from mmengine.dist import get_dist_info, is_main_process
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -32,7 +26,7 @@ from mmsnnet.models.host.head_statistics import (
 from mmsnnet.models.prefix_cache import PrefixCache
 from mmsnnet.stitching import Stitch
 
-from .failing_together import failing_together
+from .processes import broadcast, failing_together, gather
 from .sweep_options import share_of
 
 #: Mean, variance and number of batches of each norm.
@@ -205,14 +199,15 @@ def attach_recalibrated(
     with failing_together():
         if is_main_process() and path.is_file():
             known = HeadStatistics.load(path)
-    missing = [[one.name for one in stitches if known is None or one.name not in known.names]]
-    broadcast_object_list(missing)
-    if missing[0]:
-        measured = _measure_by_processes(model, missing[0], batches)
+    missing = broadcast(
+        [one.name for one in stitches if known is None or one.name not in known.names]
+    )
+    if missing:
+        measured = _measure_by_processes(model, missing, batches)
         with failing_together():
             if is_main_process():
                 (measured if known is None else known.joined(measured)).save(path)
-    barrier()
+    gather(None)  # until then the file may be a former one
     attach_statistics_of(directory, model)
 
 
@@ -225,7 +220,7 @@ def _measure_by_processes(
     with failing_together():
         if mine:
             measured = recalibrate(model, batches(), mine)
-    first, *others = [one for one in all_gather_object(measured) if one is not None]
+    first, *others = [one for one in gather(measured) if one is not None]
     for other in others:
         first = first.joined(other)
     return first

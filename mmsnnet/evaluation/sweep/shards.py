@@ -13,6 +13,7 @@ import hashlib
 import io
 import json
 import shutil
+import time
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -107,6 +108,29 @@ class ShardFolder:
             self._discard(
                 former, f'{len(former)} files of a former version in {self.directory} are'
             )
+
+    def await_files(self, shards: Sequence[Shard], seconds: float = 90.0) -> None:
+        """Find the files of shards that other processes have written.
+
+        Network file systems show new files to other machines after up to a minute.
+
+        Args:
+            shards: What was run.
+            seconds: Longest time to wait.
+
+        Raises:
+            ValueError: If a file does not appear.
+        """
+        end = time.monotonic() + seconds
+        paths = [self.directory / shard.file_name for shard in shards]
+        while missing := [path for path in paths if not path.is_file()]:
+            if time.monotonic() > end:
+                raise ValueError(
+                    f'{len(missing)} files that other processes wrote, such as {missing[0]}, do '
+                    'not appear: the results folder must be one that all processes see.'
+                )
+            time.sleep(0.5)
+        self.refresh()
 
     def _checked_header(self, path: Path) -> _Header | None:
         try:

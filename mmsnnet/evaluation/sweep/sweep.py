@@ -8,12 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import (
-    all_gather_object,
-    barrier,
-    broadcast_object_list,
-    is_main_process,
-)
+from mmengine.dist import is_main_process
 from mmengine.runner import Runner
 from torch import nn
 
@@ -31,8 +26,8 @@ from ..front.race_file import RACE_NAME, RaceFile
 from ..front.race_sweep import Race, check_can_race, first_metric
 from ..front.statistics_folder import StatisticsFolder, discard_statistics
 from .batches import batch_indices, load_batches, reason_against_order
-from .failing_together import failing_together
 from .one_pass_sweep import OnePassSweep, in_cheapest_order
+from .processes import broadcast, failing_together, gather
 from .progress import Progress, ProgressHook
 from .run_identity import run_fingerprint
 from .shards import ShardFolder, discard_shards
@@ -138,13 +133,12 @@ class StitchSweep:
             check_can_race(self.loop.evaluator, len(self.loop.dataloader.dataset))
             race = replace(race, metric=race.metric or first_metric(self.loop.evaluator))
         self._race = race
-        barrier()  # until then processes may read what is to be discarded
+        gather(None)  # until then processes may read what is to be discarded
         with failing_together():
             if is_main_process():
                 self._open(overwrite, more or {}, merging)
-        seed = [None if self._race_file is None else self._race_file.settings.get('seed')]
-        broadcast_object_list(seed)
-        self._order_seed = seed[0]
+        race_file = self._race_file
+        self._order_seed = broadcast(None if race_file is None else race_file.settings.get('seed'))
 
     def _open(
         self, overwrite: bool, more: Mapping[str, Any], merging: Sequence[str]
@@ -248,13 +242,12 @@ class StitchSweep:
 
     def pending(self, stitches: Sequence[Stitch]) -> list[Stitch]:
         """Stitches without a record that no race dropped, the same in all processes."""
-        names = [None]
+        names = None
         if self.results is not None:
             done = {record['name'] for record in self.results.records}
             done |= set() if self._race is None else self.dropped.keys()
-            names = [[stitch.name for stitch in stitches if stitch.name not in done]]
-        broadcast_object_list(names)
-        return [self.backbone.space[name] for name in names[0]]
+            names = [stitch.name for stitch in stitches if stitch.name not in done]
+        return [self.backbone.space[name] for name in broadcast(names)]
 
     def run(
         self,
@@ -313,19 +306,24 @@ class StitchSweep:
         if self._race is not None:
             race = Race(sweep, self._race, self.costs, self._race_file)
             before, stitches = race.run(stitches, self._scored(), invalid, progress)
-        shards = sweep.plan(stitches)
-        progress.on_start(before + sum(shard.num_runs for shard in shards))
-        sweep.run(shards, invalid)
-        if self.results is not None and not options.is_share:
-            sweep.finish(stitches, partial(self._finish, progress))
-            names = [record['name'] for record in self.results.records]
-            self._race_file.take_out(names)
-            sweep.shards.discard(names)
+        sweep.run(
+            sweep.plan(stitches), invalid, lambda runs: progress.on_start(before + runs)
+        )
+        if options.is_share:
+            return
+        sweep.finish(stitches, partial(self._finish, progress))
+        with failing_together():
+            if self.results is not None:
+                names = [record['name'] for record in self.results.records]
+                self._race_file.take_out(names)
+                sweep.shards.discard(names)
 
     def _scored(self) -> list[Stitch]:
-        """Stitches that have a record; in the main process alone, which compares them."""
-        records = [] if self.results is None else self.results.records
-        return [self.backbone.space[record['name']] for record in records]
+        """Stitches that have a record; the same in all processes."""
+        names = None
+        if self.results is not None:
+            names = [record['name'] for record in self.results.records]
+        return [self.backbone.space[name] for name in broadcast(names)]
 
     def _score_one_by_one(
         self, stitches: Sequence[Stitch], progress: Progress, invalid: set[str]
@@ -335,7 +333,7 @@ class StitchSweep:
         try:
             for stitch in stitches:
                 metrics = self.loop.run_stitch(stitch)
-                names = set().union(*all_gather_object(set(invalid)))
+                names = set().union(*gather(set(invalid)))
                 invalid.clear()
                 self._finish(progress, stitch, metrics, stitch.name in names)
         finally:

@@ -9,6 +9,8 @@ from mmengine.config import Config, ConfigDict
 
 from mmsnnet.compat import prepare_cpu_launch
 
+from .processes import LONGEST_WAIT
+
 #: Arguments of a loop of mmsnnet about the metric that sums a stitch up.
 METRIC_KEYS = ('metric', 'rule', 'metric_range')
 
@@ -45,8 +47,19 @@ def prepare_config(cfg: Config, checkpoint: str, work_dir: str) -> Config:
     cfg.experiment_name = f'sweep_{work_dir}_{next(_SWEEPS)}'.replace('/', '_')
     # A line per iteration of each of a hundred passes would bury what matters.
     cfg.log_level = 'WARNING'
+    # Its history of all iterations is copied at each of them.
+    _part(cfg, 'default_hooks').timer = None
+    # NCCL gives up after ten minutes otherwise, which a pass of one process may take longer.
+    _part(_part(cfg, 'env_cfg'), 'dist_cfg').setdefault('timeout', LONGEST_WAIT)
     prepare_cpu_launch(cfg)
     return cfg
+
+
+def _part(cfg: Config | ConfigDict, key: str) -> ConfigDict:
+    """A dict within a config, made where there is none."""
+    if cfg.get(key) is None:
+        cfg[key] = ConfigDict()
+    return cfg[key]
 
 
 def augment_test(cfg: Config) -> None:
