@@ -1,7 +1,8 @@
 """The whole method on two CPU cores: render rooms, train two anchors, stitch, train, score.
 
+Segmentation is the default; ``--task classification`` does the same with the objects of the rooms.
 Every step is skipped if its result is there and goes on where it was interrupted, so the same
-command finishes what was begun. Training runs through ``mim train mmseg``, with its output in
+command finishes what was begun. Training runs through ``mim train``, with its output in
 ``OUT/*/train.log``.
 """
 
@@ -13,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,51 @@ SEED = 0
 ERROR_LINES = 8
 #: Last line of a traceback, or an error of a command line.
 ERROR = re.compile(r'[\w.]*(Error|Exception|Interrupt|Exit)\b')
-#: mIoU that an anchor may lose inside the stitched model and still count as kept.
+#: Points that an anchor may lose inside the stitched model and still count as kept.
 KEPT_WITHIN = 2.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What differs between the tasks: the package that trains, recipes, layout of rooms, metric.
+
+    Args:
+        host: Package that trains.
+        recipes: The recipe of each training by the name of its folder: small anchor, large anchor,
+            stitched.
+        layout: Layouts of the rooms, as make_rooms.py takes them.
+        metric: Name of a metric in percent.
+    """
+
+    host: str
+    recipes: Mapping[str, str]
+    layout: str
+    metric: str
+
+
+TASKS = {
+    'segmentation': Task(
+        'mmseg',
+        {
+            'vit-s': 'upernet_vit-s_rooms',
+            'vit-l': 'upernet_vit-l_rooms',
+            'stitched': 'upernet_snnetv2_rooms',
+        },
+        'ade20k',
+        'mIoU',
+    ),
+    'classification': Task(
+        'mmpretrain',
+        {
+            'cls-vit-s': 'cls_vit-s_rooms',
+            'cls-vit-l': 'cls_vit-l_rooms',
+            'cls-stitched': 'cls_snnetv2_rooms',
+        },
+        'objects',
+        'accuracy/top1',
+    ),
+}
+SEGMENTATION = TASKS['segmentation']
 
 
 @dataclass
@@ -45,6 +89,7 @@ class Run:
     iters: int
     options: list[str] = field(default_factory=list)
     threads: int = 1
+    host: str = 'mmseg'
 
     @property
     def checkpoint(self) -> Path:
@@ -54,9 +99,9 @@ class Run:
     def start(self) -> subprocess.Popen:
         """Begin or resume the training in a process of its own."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, '-m', 'mim', 'train', 'mmseg', str(self.config), '--work-dir']
-        command += [str(self.folder), '--resume', '--cfg-options', f'randomness.seed={SEED}']
-        command += self.options
+        command = [sys.executable, '-m', 'mim', 'train', self.host, str(self.config)]
+        command += ['--work-dir', str(self.folder), '--resume']
+        command += ['--cfg-options', f'randomness.seed={SEED}', *self.options]
         threads = str(self.threads)
         environment = {**os.environ, 'OMP_NUM_THREADS': threads, 'MKL_NUM_THREADS': threads}
         with open(self.folder / 'train.log', 'ab') as log:
@@ -166,21 +211,19 @@ def places(quick: bool) -> tuple[str, str]:
     return f'data/rooms{ending}', f'work_dirs/rooms{ending}'
 
 
-def rendering(quick: bool) -> list[str | Path]:
+def rendering(quick: bool, task: Task = SEGMENTATION) -> list[str | Path]:
     """Command that renders the rooms."""
     train, val = ('60', '20') if quick else ('3700', '300')
     command = ['tools/make_rooms.py', places(quick)[0], '--train', train, '--val', val]
-    return [*command, '--size', '96', '96', '--layout', 'ade20k']
+    return [*command, '--size', '96', '96', '--layout', task.layout]
 
 
-def trainings(quick: bool) -> list[Run]:
+def trainings(quick: bool, task: Task = SEGMENTATION) -> list[Run]:
     """The trainings: small anchor, large anchor, stitched."""
     from mmengine import Config
 
-    names = {'vit-s': 'upernet_vit-s_rooms', 'vit-l': 'upernet_vit-l_rooms'}
-    names['stitched'] = 'upernet_snnetv2_rooms'
     runs, changes = [], dict(zip(places(False), places(quick)))
-    for name, stem in names.items():
+    for name, stem in task.recipes.items():
         config = ROOT / 'configs' / f'{stem}.py'
         cfg = Config.fromfile(config)
         iters, options = cfg.train_cfg.max_iters, []
@@ -190,9 +233,11 @@ def trainings(quick: bool) -> list[Run]:
             former, iters = f'{places(False)[1]}/{name}/iter_{iters}.pth', 60
             changes[former] = f'{places(True)[1]}/{name}/iter_{iters}.pth'
             options += [f'train_cfg.max_iters={iters}', f'train_cfg.val_interval={iters}']
+            options += ['param_scheduler.0.end=50', 'param_scheduler.1.begin=50']
             options += [f'param_scheduler.1.end={iters}']
+        threads = 2 if name.endswith('stitched') else 1
         folder = ROOT / places(quick)[1] / name
-        runs.append(Run(name, config, folder, iters, options, 2 if name == 'stitched' else 1))
+        runs.append(Run(name, config, folder, iters, options, threads, task.host))
     return runs
 
 
@@ -208,26 +253,29 @@ def texts(node: Any, key: str = '') -> Iterator[tuple[str, str]]:
             yield from texts(child, f'{key}.{name}' if key else name)
 
 
-def verdict(alone: Mapping[str, float], inside: Mapping[str, float]) -> list[str]:
+def verdict(
+    alone: Mapping[str, float], inside: Mapping[str, float], metric: str = 'mIoU'
+) -> list[str]:
     """What the figures say of the method, whether or not it worked.
 
     Args:
-        alone: mIoU of each anchor trained by itself, the small one first.
-        inside: mIoU of every stitch of the stitched model, the anchors among them.
+        alone: The metric of each anchor trained by itself, the small one first.
+        inside: That of every stitch of the stitched model, the anchors among them.
+        metric: Its name.
     """
     lines = []
     for name, value in alone.items():
         loss = value - inside[name]
         kept = 'kept' if loss <= KEPT_WITHIN else 'NOT KEPT'
         lines.append(
-            f'{kept}: anchor {name} has {inside[name]:.2f} mIoU inside, {value:.2f} by itself'
+            f'{kept}: anchor {name} has {inside[name]:.2f} {metric} inside, {value:.2f} by itself'
         )
     low, high = (inside[name] for name in alone)
     between = [value for name, value in inside.items() if name not in alone]
     within = sum(min(low, high) <= value <= max(low, high) for value in between)
     above = sum(value > max(low, high) for value in between)
     gap = 'a gap to bridge' if high > low else 'NO GAP: the large anchor is not better'
-    lines.append(f'{gap}: {low:.2f} (small) to {high:.2f} (large) mIoU')
+    lines.append(f'{gap}: {low:.2f} (small) to {high:.2f} (large) {metric}')
     lines.append(
         f'of {len(between)} stitches between the anchors {within} score between them, {above} '
         f'above both and {len(between) - within - above} below both'
@@ -235,10 +283,35 @@ def verdict(alone: Mapping[str, float], inside: Mapping[str, float]) -> list[str
     return lines
 
 
+def run(task: Task, quick: bool, say: Callable[[str], None], console: Console) -> list[str]:
+    """All steps of a task; returns the verdict.
+
+    Raises:
+        StepError: If a step does not finish.
+    """
+    # Said before anything that imports torch, which takes seconds.
+    say('1/5 rendering rooms')
+    call(rendering(quick, task))
+    say('2/5 training both anchors by themselves, side by side')
+    small, large, stitched = trainings(quick, task)
+    train((small, large), console)
+    say('3/5 training the stitched model: a stitch at every iteration')
+    train((stitched,), console)
+    say('4/5 scoring the anchors by themselves')
+    metric = task.metric
+    alone = {name: m[metric] for one in (small, large) for name, m in score(one).items()}
+    say('5/5 scoring every stitch')
+    inside = {name: metrics[metric] for name, metrics in score(stitched).items()}
+    return verdict(alone, inside, metric)
+
+
 @_cli.command('demo')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     parser = _cli.Parser(prog='demo', description=__doc__.splitlines()[0])
+    parser.add_argument(
+        '--task', choices=TASKS, default='segmentation', help='what to train (%(default)s)'
+    )
     parser.add_argument(
         '--quick', action='store_true', help='a minute of training that only shows that it runs'
     )
@@ -250,25 +323,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f'[{time.monotonic() - start:5.0f} s] {text}', markup=False, highlight=False)
 
     try:
-        # Said before anything that imports torch, which takes seconds.
-        say('1/5 rendering rooms')
-        call(rendering(args.quick))
-        say('2/5 training both anchors by themselves, side by side')
-        small, large, stitched = trainings(args.quick)
-        train((small, large), console)
-        say('3/5 training the stitched model: a stitch at every iteration')
-        train((stitched,), console)
-        say('4/5 scoring the anchors by themselves')
-        alone = {name: m['mIoU'] for run in (small, large) for name, m in score(run).items()}
-        say('5/5 scoring every stitch')
-        inside = {name: metrics['mIoU'] for name, metrics in score(stitched).items()}
+        lines = run(TASKS[args.task], args.quick, say, console)
     except StepError as error:
         console.print(f'demo: error: {error}', markup=False, style='red', highlight=False)
         return 1
     except KeyboardInterrupt:
         say('interrupted; the same command goes on from here')
         return 130
-    for line in verdict(alone, inside):
+    for line in lines:
         print(line)
     say('done')
     return 0

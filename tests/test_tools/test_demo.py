@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tools.demo import (
     ROOT,
+    TASKS,
     Run,
     StepError,
     cause_of,
@@ -33,13 +34,18 @@ def run(tmp_path):
     return Run('toy', tmp_path / 'missing.py', tmp_path / 'toy', iters=10)
 
 
-def test_the_full_demo_changes_nothing_of_the_configs():
-    runs = trainings(quick=False)
+@pytest.fixture(params=TASKS.values(), ids=list(TASKS))
+def task(request):
+    return request.param
+
+
+def test_the_full_demo_changes_nothing_of_the_configs(task):
+    runs = trainings(quick=False, task=task)
     assert [run.options for run in runs] == [[], [], []]
 
 
-def test_the_stitched_config_names_the_checkpoints_that_the_anchors_end_with():
-    small, large, stitched = trainings(quick=False)
+def test_the_stitched_config_names_the_checkpoints_that_the_anchors_end_with(task):
+    small, large, stitched = trainings(quick=False, task=task)
     anchors = Config.fromfile(stitched.config).model.backbone.anchors
     assert [ROOT / anchor.checkpoint for anchor in anchors] == [
         small.checkpoint,
@@ -47,14 +53,14 @@ def test_the_stitched_config_names_the_checkpoints_that_the_anchors_end_with():
     ]
 
 
-def test_the_rooms_are_rendered_where_the_configs_read_them():
-    make, runs = rendering(quick=False), trainings(quick=False)
+def test_the_rooms_are_rendered_where_the_configs_read_them(task):
+    make, runs = rendering(quick=False, task=task), trainings(quick=False, task=task)
     roots = {Config.fromfile(run.config).train_dataloader.dataset.data_root for run in runs}
     assert roots == {make[1]}
 
 
-def test_the_anchors_alone_are_the_anchors_of_the_stitched_model():
-    small, large, stitched = trainings(quick=False)
+def test_the_anchors_alone_are_the_anchors_of_the_stitched_model(task):
+    small, large, stitched = trainings(quick=False, task=task)
     inside = Config.fromfile(stitched.config).model.backbone.anchors
     for run, anchor in zip((small, large), inside):
         (alone,) = Config.fromfile(run.config).model.backbone.anchors
@@ -69,15 +75,15 @@ def quick_config(run):
     return cfg
 
 
-def test_quick_overrides_fit_the_stitched_config_to_the_quick_anchors():
-    small, large, stitched = trainings(quick=True)
+def test_quick_overrides_fit_the_stitched_config_to_the_quick_anchors(task):
+    small, large, stitched = trainings(quick=True, task=task)
     files = [ROOT / anchor.checkpoint for anchor in quick_config(stitched).model.backbone.anchors]
     assert files == [small.checkpoint, large.checkpoint]
 
 
-def test_a_quick_demo_reads_nothing_of_a_full_one():
-    full = (rendering(quick=False)[1] + '/', 'work_dirs/rooms/')
-    for run in trainings(quick=True):
+def test_a_quick_demo_reads_nothing_of_a_full_one(task):
+    full = (rendering(quick=False, task=task)[1] + '/', 'work_dirs/rooms/')
+    for run in trainings(quick=True, task=task):
         left = {key: text for key, text in texts(quick_config(run)) if f'{text}/'.startswith(full)}
         # Names at the top level of a config are variables, which nothing reads after its parsing.
         assert not [key for key in left if key.split('.')[0] not in ('rooms', 'anchors')]
@@ -89,6 +95,22 @@ def test_the_head_of_a_quick_stitched_model_comes_from_the_quick_large_anchor():
         hook for hook in quick_config(stitched).custom_hooks if hook.type == 'StitchInitHook'
     ]
     assert ROOT / init.head_checkpoint == large.checkpoint
+
+
+def test_quick_schedules_warm_up_and_end_within_their_iterations(task):
+    for run in trainings(quick=True, task=task):
+        warm_up, decay = quick_config(run).param_scheduler
+        assert int(warm_up.end) == int(decay.begin) < int(decay.end) == run.iters
+
+
+def test_each_task_trains_by_its_own_package(task, tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(subprocess, 'Popen', lambda command, **_: commands.append(command))
+    for run in trainings(quick=False, task=task):
+        run.folder = tmp_path
+        run.start()
+        assert commands[-1][3:5] == ['train', task.host]
+        assert Config.fromfile(run.config).default_scope == task.host
 
 
 def test_every_training_gets_the_same_seed(run, monkeypatch):
@@ -183,6 +205,12 @@ def test_the_verdict_says_when_an_anchor_lost_by_being_stitched():
     lines = verdict({'S6': 12.5, 'L12': 30.0}, INSIDE)
     assert lines[0].startswith('kept: anchor S6')
     assert lines[1].startswith('NOT KEPT: anchor L12 has 20.00 mIoU inside, 30.00 by itself')
+
+
+def test_the_verdict_names_the_metric():
+    lines = verdict({'S6': 12.0, 'L12': 20.0}, INSIDE, 'accuracy/top1')
+    assert lines[0].endswith('has 12.00 accuracy/top1 inside, 12.00 by itself')
+    assert lines[2] == 'a gap to bridge: 12.00 (small) to 20.00 (large) accuracy/top1'
 
 
 def test_the_verdict_says_when_there_is_no_gap_to_bridge():
