@@ -109,6 +109,20 @@ def test_tokens_and_norms_are_without_weight_decay():
     assert decays['backbone.anchors.L.vit.blocks.3.attn.qkv.weight'] == 0.02
 
 
+def test_the_recipe_of_the_rooms_knows_their_kinds_and_has_32_stitches():
+    from rooms.objects import OBJECT_KINDS
+
+    from mmsnnet.evaluation.cost.model_cost import model_costs
+
+    config = recipe('cls_snnetv2_rooms')
+    assert config.classes == OBJECT_KINDS
+    flops = sorted(model_costs(full_size('cls_snnetv2_rooms'), 48).flops.values())
+    assert len(flops) == 32
+    # By hand for S6: patches, blocks, norm and classifier of 36 patches and a class token.
+    block = 12 * 37 * 24**2 + 2 * 37**2 * 24 + 10 * 37 * 24
+    assert flops[0] == 36 * 192 * 24 + 6 * block + 5 * 37 * 24 + 19 * 24
+
+
 def small(name, folder):
     """A recipe with small anchors and images of 64 pixels, for one iteration on toy pictures."""
     config = recipe(name).to_dict()
