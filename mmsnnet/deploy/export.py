@@ -20,7 +20,7 @@ from mmsnnet.runtime.session import StitchSession
 
 from .agreement import Agreement, compare
 from .dynamic_size import with_free_sizes
-from .inference import FixedInference, SwitchedInference
+from .inference import FixedInference, SwitchedInference, single_inference
 from .onnx_export import export_program, require_onnx, write_onnx
 from .preprocessing import PictureInference
 from .variants import halve, quantize, relabel, write_openvino
@@ -215,6 +215,11 @@ def _write_form(
 def _write_pt2(
     program: torch.export.ExportedProgram, place: Path, metadata: ModelMetadata
 ) -> None:
+    """Write torch's own format, without images of the export and stack traces of its machine."""
+    program.example_inputs = None
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop('stack_trace', None)
     torch.export.save(program, place, extra_files={'mmsnnet.json': metadata.to_json()})
 
 
@@ -236,19 +241,21 @@ def inference_of(
     """Module that a file is exported from, or that it must agree with.
 
     Args:
-        model: Stitched model; of one stitch it becomes the active one.
+        model: Stitched model; the stitch, if one is given, becomes the active one.
         metadata: Of the file.
         stitch: A stitch of the file, for the module that runs it by the model's own code. None is
-            the module to export: one of several stitches has the number of one as input.
+            the module to export, which holds copies of what its stitches run: one of several has
+            the number of one as input.
     """
     names = [entry.name for entry in metadata.stitches]
-    if stitch is None and len(names) > 1:
+    if stitch is not None:
+        find_stitched_backbone(model).set_stitch(stitch)
+        module = FixedInference(model)
+    elif len(names) > 1:
         module = SwitchedInference(model, names, metadata.image_size)
     else:
-        find_stitched_backbone(model).set_stitch(stitch or names[0])
-        module = FixedInference(model)
-        if stitch is None and metadata.dynamic_size:
-            module = with_free_sizes(module)
+        module = single_inference(model, names[0])
+        module = with_free_sizes(module) if metadata.dynamic_size else module
     return (PictureInference(module, metadata) if metadata.preprocessing else module).eval()
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models import StitchedViT, find_stitched_backbone
 from mmsnnet.models.host.head_statistics import (
     attached_statistics,
     detach_statistics,
@@ -19,8 +19,10 @@ from mmsnnet.models.host.lookup import (
     reads_anchor_tokens,
     without_augmentation,
 )
+from mmsnnet.models.stitch_network import RunState
+from mmsnnet.stitching import Tap
 
-from .switched import StitchChoice, SwitchedBackbone, switch_norms
+from .switched import StitchChoice, SwitchedBackbone, pruned, switch_norms
 
 
 def task_of(model: nn.Module) -> str:
@@ -88,6 +90,43 @@ class FixedInference(nn.Module):
         return run_heads(self.model, self.model.backbone(images), tuple(images.shape[-2:]))
 
 
+class RouteBackbone(nn.Module):
+    """A StitchedViT that runs one stitch, for export: it holds copies of what that runs alone.
+
+    Args:
+        backbone: Fitted backbone, in eval mode.
+        stitch: Name of the stitch.
+    """
+
+    def __init__(self, backbone: StitchedViT, stitch: str) -> None:
+        super().__init__()
+        self.program = backbone.space.program(stitch)
+        self.network = pruned(backbone, self.program)
+
+    def forward(self, images: Tensor) -> Any:
+        """Features of normalised images (B, C, H, W), as StitchedViT."""
+        return self.network.outputs(self.network.advance(RunState(images), self.program))
+
+
+def single_inference(model: nn.Module, stitch: str) -> FixedInference:
+    """Inference of a model under one stitch, without the weights that only others run.
+
+    Args:
+        model: Stitched model in eval mode; it is left as it is.
+        stitch: Name of the stitch.
+    """
+    model = without_augmentation(model)
+    backbone, statistics = find_stitched_backbone(model), attached_statistics(model)
+    heads = _copy_of_heads(model)
+    heads.backbone = RouteBackbone(backbone, stitch)
+    if statistics is not None and stitch in statistics.names:
+        statistics.bake(heads, stitch)
+    if reads_anchor_tokens(model):
+        taps = [step for step in heads.backbone.program if isinstance(step, Tap)]
+        heads.head.keep_only({backbone.space.labels[tap.anchor] for tap in taps})
+    return FixedInference(heads).eval()
+
+
 class SwitchedInference(nn.Module):
     """Inference of a model under whichever stitch is asked for.
 
@@ -114,7 +153,8 @@ class SwitchedInference(nn.Module):
         self.names = self.backbone.names
         self._choice = StitchChoice()
         if statistics is not None:
-            norms = {name: self.model.get_submodule(name) for name in names}
+            own = dict(self.model.named_modules())
+            norms = {name: own[name] for name in names if name in own}
             self._choice = switch_norms(self.model, norms, statistics, self.names)
 
     def forward(self, images: Tensor, stitch: Tensor) -> Any:
@@ -132,15 +172,14 @@ class SwitchedInference(nn.Module):
 
 
 def _copy_of_heads(model: nn.Module) -> nn.Module:
-    """A copy of a stitched model without its backbone and without statistics of stitches."""
-    backbone, statistics = find_stitched_backbone(model), attached_statistics(model)
+    """A copy of neck and heads that :func:`run_heads` runs, without statistics of stitches."""
+    used = {'neck'} if task_of(model) == 'features' else {'neck', 'decode_head', 'head'}
+    statistics = attached_statistics(model)
     detach_statistics(model)  # the norms hold the backbone while they have some
     try:
         heads = copy.copy(model)
         heads._modules = {
-            name: copy.deepcopy(module)
-            for name, module in model._modules.items()
-            if module is not backbone
+            name: copy.deepcopy(part) for name, part in model._modules.items() if name in used
         }
     finally:
         if statistics is not None:

@@ -115,7 +115,7 @@ class SwitchedBackbone(nn.Module):
         space = backbone.space
         self.units = plan_units(space, self.names)
         steps = [step for unit in self.units for step in unit]
-        self.network = _pruned(backbone, steps)
+        self.network = pruned(backbone, steps)
         self.head = head
         if head is not None:
             head.keep_only({space.labels[s.anchor] for s in steps if isinstance(s, Tap)})
@@ -233,7 +233,7 @@ def select_row(table: Tensor, stitch: Tensor) -> Tensor:
     return table.index_select(0, number.reshape(1)).squeeze(0)
 
 
-def _pruned(backbone: StitchedViT, steps: Sequence[Step]) -> StitchedViT:
+def pruned(backbone: StitchedViT, steps: Sequence[Step]) -> StitchedViT:
     """A copy of a backbone with what some steps need, its stitch layers merged."""
     network = copy.deepcopy(backbone)
     used, space = set(steps), backbone.space

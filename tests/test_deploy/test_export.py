@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -17,8 +17,10 @@ from torch.nn import functional
 from mmsnnet.deploy import export as export_room
 from mmsnnet.deploy.agreement import Agreement, compare
 from mmsnnet.deploy.description import as_exported
-from mmsnnet.deploy.export import export_onnx, inference_of
+from mmsnnet.deploy.export import export_onnx
+from mmsnnet.deploy.inference import run_heads, single_inference
 from mmsnnet.models import find_stitched_backbone
+from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
 from mmsnnet.runtime.session import StitchSession
 from tests.builders import random_images
 from tests.test_deploy.models import CONFIGS, attach_statistics, described, trained
@@ -53,10 +55,11 @@ def all_nodes(graph: Any) -> list[Any]:
 
 @pytest.fixture(scope='module')
 def single(tmp_path_factory: pytest.TempPathFactory) -> tuple[nn.Module, Path]:
-    """A segmentor and the file of one of its stitches, in float32, int8 and float16."""
+    """A segmentor with head statistics, and the files of one of its stitches."""
     model, folder = model_of('segmentation'), tmp_path_factory.mktemp('single')
+    attach_statistics(model)
     metadata = described(model, ['S2-L2'])
-    export_onnx(model, metadata, folder / 'model.onnx', ['fp32', 'int8', 'fp16'])
+    export_onnx(model, metadata, folder / 'model.onnx', ['fp32', 'int8', 'fp16', 'pt2'])
     return model, folder
 
 
@@ -115,7 +118,53 @@ def test_nothing_of_the_exporters_trace_is_in_the_file(single: tuple) -> None:
 
 def test_no_other_file_is_left_beside_them(single: tuple) -> None:
     names = {path.name for path in single[1].iterdir()}
-    assert names == {'model.onnx', 'model.int8.onnx', 'model.fp16.onnx'}
+    assert names == {'model.onnx', 'model.int8.onnx', 'model.fp16.onnx', 'model.pt2'}
+
+
+def test_a_file_of_torch_holds_what_the_stitch_runs_alone_and_nothing_of_its_export(
+    single: tuple,
+) -> None:
+    path = single[1] / 'model.pt2'
+    program = torch.export.load(path)
+    weights = sum(one.numel() for name, one in program.named_parameters())
+    assert weights == described(single[0], ['S2-L2']).stitches[0].params
+    tensors = sum(one.nbytes for one in program.state_dict.values())
+    assert path.stat().st_size <= tensors + 300_000  # its graph, of any width
+    inside = ZipFile(path).infolist()
+    assert not [one for one in inside if 'input' in one.filename and one.file_size]
+    assert b'.py' not in path.read_bytes()
+
+
+@pytest.mark.parametrize('batch', [1, 3])
+def test_a_file_of_torch_gives_the_logits_of_the_host(single: tuple, batch: int) -> None:
+    images = random_images(batch, seed=5)
+    with torch.no_grad():
+        found = torch.export.load(single[1] / 'model.pt2').module()(images).numpy()
+    assert relative(found, in_torch(single[0], 'S2-L2', images.numpy())) <= 1e-5
+
+
+@pytest.mark.parametrize('kind', ['segmentation', 'depth', 'detection'])
+def test_what_a_single_file_is_made_of_is_the_stitch_with_its_statistics_alone(
+    kind: str,
+) -> None:
+    model, images = model_of(kind), random_images(2)
+    backbone, stitch = find_stitched_backbone(model), 'L2-S2' if kind == 'segmentation' else 'L2-S1'
+    with torch.no_grad(), backbone.use_stitch(stitch):
+        common = run_heads(model, model.backbone(images), (64, 64))
+        if head_norms(model):
+            attach_statistics(model)
+        expected = run_heads(model, model.backbone(images), (64, 64))
+        alone = single_inference(model, stitch)
+        found = alone(images)
+    before, expected, found = (
+        one if isinstance(one, tuple) else (one,) for one in (common, expected, found)
+    )
+    for mine, its, other in zip(found, expected, before, strict=True):
+        assert relative(mine.numpy(), its.numpy()) <= 1e-5
+        assert not head_norms(model) or relative(other.numpy(), its.numpy()) > 1e-3
+    held = {name.split('.')[1] for name, _ in alone.named_parameters()}
+    assert held == {'backbone', 'neck' if kind == 'detection' else 'decode_head'}
+    assert (attached_statistics(model) is None) == (not head_norms(model))
 
 
 def many(kind: str, folder: Path, **settings: Any) -> tuple[nn.Module, Path, list[str]]:
@@ -163,46 +212,6 @@ def test_a_file_of_all_stitches_gives_the_same_in_openvino(tmp_path: Path) -> No
     for name in names:
         session.set_stitch(name)
         assert relative(session(images), in_torch(model, name, images)) <= 1e-4
-
-
-@pytest.mark.slow
-def test_in_openvino_every_call_is_right_in_whatever_order_stitches_and_batches_come(
-    tmp_path: Path,
-) -> None:
-    pytest.importorskip('openvino', reason='needs the extra [openvino]')
-    model, names = model_of('SETR'), ['S2', 'L4', 'S1-L2', 'L2-S1']
-    export_onnx(model, described(model, names), tmp_path / 'all.onnx', ['openvino'])
-    images = {batch: random_images(batch, seed=batch).numpy() for batch in (1, 2, 3)}
-    calls = [(name, batch) for name in names for batch in images]
-    expected = {call: in_torch(model, call[0], images[call[1]]) for call in calls}
-    for seed in range(8):
-        session = StitchSession(tmp_path / 'all.xml', threads=1 + seed % 2)
-        for name, batch in random.Random(seed).sample(2 * calls, 2 * len(calls)):
-            assert relative(session(images[batch], name), expected[name, batch]) <= 1e-4
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('preprocessing', [False, True])
-def test_torchs_own_format_holds_several_stitches_and_takes_single_images(
-    tmp_path: Path, preprocessing: bool
-) -> None:
-    model, names = model_of('SETR'), ['S2', 'S1-L2']
-    metadata = as_exported(described(model, names), model, preprocessing=preprocessing)
-    export_onnx(model, metadata, tmp_path / 'all.onnx', ['pt2'])
-    run = torch.export.load(tmp_path / 'all.pt2').module()
-    for batch in (1, 3):
-        images = random_images(batch, seed=batch).numpy()
-        if preprocessing:
-            shape = (batch, 50, 70, 3)
-            images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        for number, name in enumerate(names):
-            with torch.no_grad():
-                found = run(torch.from_numpy(images), torch.tensor(number)).numpy()
-                expected = inference_of(model, metadata, name)(torch.from_numpy(images)).numpy()
-            if preprocessing:
-                assert found.shape == (batch, 50, 70) and (found == expected).mean() >= 0.9999
-            else:
-                assert relative(found, expected) <= 1e-5
 
 
 @pytest.fixture(scope='module')

@@ -13,8 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from _picture_file import to_rgb
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 #: What can be uploaded; Pillow's rarer readers are not offered to strangers' bytes.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')
@@ -69,7 +68,7 @@ def decode(content: bytes, limits: Limits) -> np.ndarray:
                 'million are taken.',
             )
         picture.draft('RGB', (limits.side, limits.side))  # JPEG is decoded smaller right away
-        pixels = to_rgb(picture)
+        picture = ImageOps.exif_transpose(picture).convert('RGB')
     except UploadError:
         raise
     except Image.DecompressionBombError:
@@ -82,9 +81,8 @@ def decode(content: bytes, limits: Limits) -> np.ndarray:
         ) from None
     except Exception:  # readers of damaged files raise whatever they stumble over
         raise UploadError(415, 'This picture is damaged and cannot be read.') from None
-    smaller = Image.fromarray(pixels)
-    smaller.thumbnail((limits.side, limits.side))
-    return np.array(smaller)
+    picture.thumbnail((limits.side, limits.side))
+    return np.array(picture)
 
 
 class Pictures:

@@ -200,5 +200,4 @@ class Race:
             of=sum(map(len, self._sweep.images)),
             beaten_by=drop.beaten_by,
             probability=drop.probability,
-            lead=drop.lead,
         )
