@@ -71,7 +71,8 @@ web: $(READY)
 	@if [ ! -f $(WEB)/stitches/stitches.jsonl ]; then \
 	    echo 'error: there is no model yet: run make demo first.' >&2; exit 1; fi
 	@$(PY) tools/web_demo.py $(WEB)/upernet_snnetv2_rooms.py $(WEB)/iter_3000.pth \
-	    --results $(WEB)/stitches --samples data/rooms/images/validation --open $(strip $(WEB_ARGS))
+	    --results $(WEB)/stitches --samples data/rooms/images/validation --measure --open \
+	    $(strip $(WEB_ARGS))
 
 # The processes share the work; worksteal keeps the tests of a file together as far as it goes.
 PYTEST = OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(strip $(JOBS)) --dist worksteal

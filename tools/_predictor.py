@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 FILE_SUFFIXES = ('.onnx', '.xml')
 #: Most stitches that a controller climbs over: each costs seconds of measuring at the start.
 MAX_RUNGS = 8
+#: Stitches are timed in rounds of all of them: so many, and more within so many milliseconds.
+LEAST_ROUNDS, MOST_ROUNDS, MEASURED_MS = 3, 20, 3000
 
 
 @dataclass(frozen=True)
@@ -34,28 +36,41 @@ class Prediction:
 
 
 class Predictor:
-    """A model with a choice of stitches.
+    """A model with a choice of stitches. One thread at a time may use it.
 
-    Attributes:
+    Args:
+        title: What to call the model.
         task: 'segmentation' or 'depth'.
         chooser: What is known of its stitches.
         classes: Names of the classes.
         palette: Colour (r, g, b) of each class.
-        title: What to call the model.
+        image_size: (height, width) in pixels of the pictures that it was made for.
+        anchors: Number of blocks of each anchor by label, from cheap to costly; None where it is
+            not known.
+
+    Raises:
+        ValueError: If the task is another.
+
+    Attributes:
+        title, task, chooser, classes, palette, image_size, anchors: See above.
     """
 
-    task: str
-    chooser: Any
-    classes: tuple[str, ...]
-    palette: np.ndarray
-    title: str
-
-    def __init__(self, title: str, task: str, chooser: Any, classes: Any, palette: Any) -> None:
+    def __init__(
+        self,
+        title: str,
+        task: str,
+        chooser: Any,
+        classes: Iterable[str] | None = (),
+        palette: Any = (),
+        image_size: tuple[int, int] = (224, 224),
+        anchors: Mapping[str, int] | None = None,
+    ) -> None:
         if task not in ('segmentation', 'depth'):
             raise ValueError(
                 f'{title} gives {task}; the demos show models of segmentation and of depth.'
             )
         self.title, self.task, self.chooser = title, task, chooser
+        self.image_size, self.anchors = image_size, anchors
         self.classes = tuple(map(str, classes or ()))
         self.palette = np.array(palette or [], dtype=np.uint8).reshape(-1, 3)
 
@@ -83,14 +98,29 @@ class Predictor:
         found = self._run(picture, stitch)
         return Prediction(stitch, found, 1000 * (clock() - start))
 
-    def measure(
-        self, picture: np.ndarray, stitches: Iterable[str], repeats: int = 3
-    ) -> dict[str, float]:
-        """Least milliseconds of each stitch on a picture, out of some runs after one to warm up."""
-        return {
-            name: min(self.predict(picture, name).ms for _ in range(repeats + 1))
-            for name in stitches
-        }
+    def measure(self, picture: np.ndarray, stitches: Iterable[str]) -> dict[str, float]:
+        """Least milliseconds of each stitch on a picture.
+
+        The stitches run in turn, so that a load that comes and goes meets all of them; what
+        their first run pays for is not counted.
+        """
+        names, rounds = list(stitches), []
+        for name in names:
+            self.predict(picture, name)
+        while len(rounds) < LEAST_ROUNDS or (
+            len(rounds) < MOST_ROUNDS and sum(map(sum, rounds)) < MEASURED_MS
+        ):
+            rounds.append([self.predict(picture, name).ms for name in names])
+        return dict(zip(names, map(min, zip(*rounds))))
+
+    def learn_latency(self) -> None:
+        """Measure all stitches on a picture of noise; the chooser then knows their milliseconds."""
+        shape = (*self.image_size, 3)
+        noise = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        latency = self.measure(noise, [one.name for one in self.chooser.candidates])
+        known = [replace(one, ms=latency[one.name]) for one in self.chooser.candidates]
+        chooser = self.chooser
+        self.chooser = type(chooser)(known, chooser.metric, chooser.rule, chooser.certainty)
 
     def ladder(self) -> list[str]:
         """Stitches worth choosing among by budget, from cheap to costly, at most ``MAX_RUNGS``.
@@ -113,13 +143,19 @@ class Predictor:
 class TorchPredictor(Predictor):
     """A stitched model, or one stitch taken out of it, by the host's own ``inference_model``."""
 
-    def __init__(self, model: Any, title: str, chooser: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        title: str,
+        chooser: Any,
+        image_size: tuple[int, int] = (224, 224),
+        anchors: Mapping[str, int] | None = None,
+    ) -> None:
         from mmsnnet.deploy.inference import task_of
 
         meta = getattr(model, 'dataset_meta', None) or {}
-        super().__init__(
-            title, task_of(model), chooser, meta.get('classes'), meta.get('palette')
-        )
+        classes, palette = meta.get('classes'), meta.get('palette')
+        super().__init__(title, task_of(model), chooser, classes, palette, image_size, anchors)
         self._model = model
 
     def _run(self, picture: np.ndarray, stitch: str) -> np.ndarray:
@@ -154,19 +190,20 @@ class FilePredictor(Predictor):
             self._session.chooser(),
             self._meta.classes,
             self._meta.palette,
+            self._meta.image_size,
+            dict(self._meta.anchors),
         )
 
     def _run(self, picture: np.ndarray, stitch: str) -> np.ndarray:
         import cv2
 
         size = picture.shape[:2]
-        self._session.set_stitch(stitch)
         height, width = self._meta.image_size
         if not self._meta.preprocessing:
             picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
         if self._meta.channel_order == 'bgr':
             picture = picture[..., ::-1]
-        output = self._session(np.ascontiguousarray(picture))
+        output = self._session(np.ascontiguousarray(picture), stitch)
         output = output[0] if isinstance(output, tuple) else output
         return self._to_map(output[0], size)
 
@@ -178,11 +215,27 @@ class FilePredictor(Predictor):
             labels = output.reshape(output.shape[-2:]).astype(np.int32)
             return cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST).astype(np.int64)
         planes = output.reshape(-1, *output.shape[-2:]).astype(np.float32)
-        planes = np.stack([cv2.resize(one, size[::-1]) for one in planes])
         if self.task == 'depth':
-            return planes[0]
-        # A single plane is the logit of the second of two classes.
-        return planes.argmax(0) if len(planes) > 1 else (planes[0] > 0).astype(np.int64)
+            return cv2.resize(planes[0], size[::-1])
+        if len(planes) == 1:  # the logit of the second of two classes
+            return (cv2.resize(planes[0], size[::-1]) > 0).astype(np.int64)
+        return argmax_resized(planes, size)
+
+
+def argmax_resized(planes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Number of the largest plane at each pixel (H, W) of planes (C, h, w) resized to a size.
+
+    One plane at a time: 150 classes at the size of a photograph fill gigabytes.
+    """
+    import cv2
+
+    best = cv2.resize(planes[0], size[::-1])
+    labels = np.zeros(size, np.int64)
+    for number, plane in enumerate(planes[1:], 1):
+        resized = cv2.resize(plane, size[::-1])
+        np.copyto(labels, number, where=resized > best)
+        np.maximum(best, resized, out=best)
+    return labels
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -196,6 +249,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--results', metavar='DIR', help='results folder of test_all_stitches.py')
     parser.add_argument('--latency', metavar='FILE', help='file of measure_latency.py')
+    parser.add_argument(
+        '--measure',
+        action='store_true',
+        help='in place of --latency: run every stitch a few times first, for budgets in ms',
+    )
     parser.add_argument('--metric', help='metric to choose by (default: that of the sweep)')
     parser.add_argument('--device', default='cpu', help='of a torch model (default: cpu)')
     parser.add_argument('--threads', type=int, help='to compute with (default: all)')
@@ -210,9 +268,17 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
         ImportError: If what runs an exported file is not installed.
         ValueError: If arguments do not go together, or a file is not what it should be.
     """
-    given = list(args.model)
     if args.threads is not None and args.threads < 1:
         raise ValueError(f'--threads {args.threads} is not possible: it must be 1 or more.')
+    if args.measure and args.latency is not None:
+        raise ValueError('--measure stands in place of --latency: leave one of them out.')
+    predictor = _load(list(args.model), args)
+    if args.measure:
+        predictor.learn_latency()
+    return predictor
+
+
+def _load(given: Sequence[str], args: argparse.Namespace) -> Predictor:
     if len(given) == 1 and (given[0].endswith(FILE_SUFFIXES) or Path(given[0]).is_dir()):
         only_stitched = [
             f'--{name.replace("_", "-")}'
@@ -237,6 +303,7 @@ def load_predictor(args: argparse.Namespace) -> Predictor:
 
 def _load_stitched(config: str, checkpoint: str, args: argparse.Namespace) -> Predictor:
     from mmsnnet.apis import init_model
+    from mmsnnet.models import find_stitched_backbone
 
     _set_threads(args.threads)
     model = init_model(
@@ -248,24 +315,22 @@ def _load_stitched(config: str, checkpoint: str, args: argparse.Namespace) -> Pr
         latency=args.latency,
         metric=args.metric,
     )
-    return TorchPredictor(model, Path(config).stem, model.chooser)
+    backbone = find_stitched_backbone(model)
+    anchors = {one.label: one.depth for one in backbone.space.anchors}
+    title = Path(config).stem
+    return TorchPredictor(model, title, model.chooser, backbone.img_size, anchors)
 
 
 def _load_extracted(folder: str, args: argparse.Namespace) -> Predictor:
     from mmsnnet.deploy.extraction import load
-    from mmsnnet.results.candidate import Candidate
-    from mmsnnet.results.chooser import Chooser
+    from mmsnnet.runtime.session import chooser_of
 
     _set_threads(args.threads)
     model = load(folder, args.device)
     known = model.stitch_metadata
-    (entry,) = known.stitches
-    quality = entry.metrics.get(known.metric)
-    quality = float('nan') if quality is None else quality
-    one = Candidate(
-        entry.name, entry.family, entry.flops, entry.params, quality, metrics=entry.metrics
+    return TorchPredictor(
+        model, Path(folder).name, chooser_of(known), known.image_size, dict(known.anchors)
     )
-    return TorchPredictor(model, Path(folder).name, Chooser([one], known.metric, known.rule))
 
 
 def _set_threads(threads: int | None) -> None:
@@ -287,6 +352,8 @@ def pick_stitch(predictor: Predictor, args: argparse.Namespace) -> str:
         raise ValueError(f'Give one of {", ".join(f"--{key}" for key in asked)}.')
     if 'stitch' in asked:
         return predictor.chooser[args.stitch].name
+    if 'ms' in asked and any(one.ms is None for one in predictor.chooser.candidates):
+        raise ValueError('--ms needs the latency here: add --measure, or --latency FILE.')
     if asked:
         return predictor.chooser.within(**asked).name
     return max(predictor.chooser.candidates, key=lambda one: one.flops).name
@@ -301,24 +368,6 @@ def add_stitch_arguments(parser: argparse.ArgumentParser) -> Any:
     return which
 
 
-def read_picture(path: str | Path) -> np.ndarray:
-    """Picture of a file, uint8 (H, W, 3) in the order red, green, blue.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no picture.
-    """
-    import cv2
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'There is no file {path}.')
-    # Through memory: imread knows no names beyond the system's code page on Windows.
-    picture = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None:
-        raise ValueError(f'{path} is no picture that can be read.')
-    return np.ascontiguousarray(picture[..., ::-1])
-
-
 def describe(predictor: Predictor, stitch: str) -> str:
     """A stitch with its costs and quality, in one line."""
     one = predictor.chooser[stitch]
@@ -326,8 +375,3 @@ def describe(predictor: Predictor, stitch: str) -> str:
     if predictor.chooser.metric is not None and one.quality == one.quality:
         text += f', {predictor.chooser.metric} {one.quality:.4g}'
     return text
-
-
-def names_of(predictor: Predictor) -> Sequence[str]:
-    """Names of all stitches that the demos may run."""
-    return [one.name for one in predictor.chooser.candidates]

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import _cli
+import _picture_file
 import _predictor
 
 
@@ -74,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
     targets = targets_of(args)
-    pictures = {path: _predictor.read_picture(path) for path in targets}
+    pictures = {path: _picture_file.read_picture(path) for path in targets}
     with _cli.libraries_quiet():
         predictor = _predictor.load_predictor(args)
     stitches = [_predictor.pick_stitch(predictor, args)]

@@ -11,7 +11,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,21 @@ def check_args(args: argparse.Namespace) -> None:
             raise ValueError(f'--deadline {args.deadline:g} must be above 0 ms.')
 
 
+@contextmanager
+def opencv_quiet() -> Iterator[None]:
+    """Keep what OpenCV and FFmpeg say of a source off the terminal: its error is one line here."""
+    import cv2
+
+    os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')  # read when FFmpeg is first used
+    logs = cv2.utils.logging
+    former = logs.getLogLevel()
+    logs.setLogLevel(logs.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        logs.setLogLevel(former)
+
+
 class Video:
     """Frames of a video file or a camera.
 
@@ -82,7 +97,9 @@ class Video:
         camera = source.isdecimal()
         if not camera and not Path(source).is_file():
             raise FileNotFoundError(f'There is no video {source}.')
-        self._capture = cv2.VideoCapture(int(source) if camera else source)
+        self._capture = cv2.VideoCapture()
+        with opencv_quiet(), suppress(cv2.error):  # such as of a number that is none of a camera
+            self._capture.open(int(source) if camera else source)
         if not self._capture.isOpened():
             raise ValueError(
                 f'There is no camera {source}.' if camera else f'{source} is no video.'

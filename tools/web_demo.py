@@ -21,6 +21,8 @@ import _predictor
 
 #: Pictures of a folder that are offered as samples.
 MAX_SAMPLES = 8
+#: Names of this machine for itself.
+LOOPBACK_NAMES = ('localhost', '127.0.0.1', '[::1]', '::1')
 PICTURES = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 
 
@@ -67,6 +69,15 @@ def is_loopback(host: str) -> bool:
         return host == 'localhost'
 
 
+def names_for(host: str) -> list[str]:
+    """Names by which browsers may call a server that listens at an address.
+
+    A page elsewhere could make its own name mean this machine. Where other machines may call,
+    theirs for this one are not known.
+    """
+    return [*LOOPBACK_NAMES, host] if is_loopback(host) else ['*']
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A socket at an address.
 
@@ -110,7 +121,7 @@ def make_app(args: argparse.Namespace) -> Any:
     pictures = Pictures(sample_files(args.samples), limits)
     with _cli.libraries_quiet():
         predictor = _predictor.load_predictor(args)
-    return create_app(Exhibit(predictor, pictures), is_loopback(args.host))
+    return create_app(Exhibit(predictor, pictures), names_for(args.host))
 
 
 @_cli.command('web_demo')

@@ -50,6 +50,7 @@ def describe(
         image_size=tuple(image_size),
         stitches=_entries(backbone, stitches, costs, chooser),
         outputs=output_names(model, _num_features(model, backbone)),
+        anchors=tuple((one.label, one.depth) for one in backbone.space.anchors),
         mean=mean,
         std=std,
         channel_order=order,

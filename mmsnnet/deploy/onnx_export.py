@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -78,7 +79,26 @@ def export_program(
         else frozen_positions(module, tuple(metadata.image_size))
     )
     with torch.no_grad(), frozen, _quiet():
-        return torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+        program = torch.export.export(module, arguments, dynamic_shapes=shapes, strict=False)
+    _allow_one_image(program)
+    return program
+
+
+def _allow_one_image(program: torch.export.ExportedProgram) -> None:
+    """Drop the checks that a batch has 2 or more images, which torch adds behind each branch.
+
+    It takes the batch that leaves ``torch.cond`` for a new number, and numbers it does not know for
+    2 or more; those of the inputs, and what the graph computes, are not touched.
+    """
+    for part in program.graph_module.modules():
+        if not isinstance(part, torch.fx.GraphModule):
+            continue
+        for node in list(part.graph.nodes):
+            check = node.target is torch.ops.aten._assert_scalar.default
+            if check and re.search(r'expression u\d+ >= 2 ', str(node.args[1])):
+                part.graph.erase_node(node)
+        part.graph.eliminate_dead_code()
+        part.recompile()
 
 
 def write_onnx(

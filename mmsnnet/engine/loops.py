@@ -16,10 +16,12 @@ from mmsnnet.models import StitchedViT, check_fitted, find_predicting_backbone
 from mmsnnet.registry import LOOPS
 from mmsnnet.stitching import Stitch, select_stitches
 
+from .iteration_timers import bound_timers
 from .nan_predictions import NanPredictions
 from .one_pass import BatchResults, OnePass, evaluate, evaluate_alone, reason_against
 from .rng_state import preserved_rng
 from .scoring import Stitches, StitchScoring
+from .spilled_results import MAX_BYTES, SpilledResults
 from .stitch_outputs import drawn_by_stitch, written_by_stitch
 from .training_checks import check_monitors
 
@@ -31,9 +33,10 @@ class StitchLoop:
     """Mix-in for loops of MMEngine that scores several stitches.
 
     One pass over the data serves all stitches, which share what they have in common; the results
-    are those of one pass each. The hooks of the whole evaluation fire once, those of iterations
-    once for each stitch and batch. The active stitch and the states of the global random
-    generators are restored.
+    are those of one pass each. What metrics take down of images goes to a nameless file in the work
+    directory where it takes more than ``max_results`` bytes. The hooks of the whole evaluation fire
+    once, those of iterations once for each stitch and batch. The active stitch and the states of
+    the global random generators are restored.
 
     Where several stitches are scored, what metrics and hooks write of them is kept apart: files of
     metrics (``output_dir``, ``outfile_prefix``, ``out_file_path``) and drawn pictures with a file
@@ -58,6 +61,7 @@ class StitchLoop:
 
     mode: str
     default_stitches: Stitches
+    max_results = MAX_BYTES
 
     def __init__(
         self,
@@ -99,6 +103,7 @@ class StitchLoop:
         self.runner.call_hook(f'before_{self.mode}_epoch')
         self.runner.model.eval()
         check_fitted(self.scoring.backbone)
+        bound_timers(self.runner, self.mode)
         self._nan_stitches.clear()
         with preserved_rng():
             scores = {}
@@ -176,13 +181,13 @@ class StitchLoop:
     def _run_together(
         self, stitches: Sequence[Stitch]
     ) -> Iterator[tuple[Stitch, dict[str, float]]]:
-        results: dict[str, list[BatchResults]] = {stitch.name: [] for stitch in stitches}
-        with self.together(stitches, self.max_memory) as one_pass:
-            for index, batch in enumerate(self.dataloader):
-                for name, of_batch in one_pass.run_batch(index, batch).items():
-                    results[name].append(of_batch)
-        for stitch in stitches:
-            yield stitch, self.evaluate(stitch, results.pop(stitch.name))
+        names = [stitch.name for stitch in stitches]
+        with SpilledResults(names, self.runner.work_dir, self.max_results) as results:
+            with self.together(stitches, self.max_memory) as one_pass:
+                for index, batch in enumerate(self.dataloader):
+                    results.add(one_pass.run_batch(index, batch))
+            for stitch in stitches:
+                yield stitch, self.evaluate(stitch, results.of(stitch.name))
 
     @contextmanager
     def together(

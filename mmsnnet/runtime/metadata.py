@@ -42,6 +42,8 @@ class ModelMetadata:
         image_size: (height, width) in pixels that the file was exported for.
         stitches: Its stitches; more than one in a file whose input ``stitch`` selects.
         outputs: Names of the outputs, in order.
+        anchors: (label, number of blocks) of each anchor from cheap to costly; empty in files
+            that were exported before it was kept.
         mean: Mean per channel, for pixels from 0 to 255.
         std: Standard deviation likewise.
         channel_order: 'rgb' or 'bgr', of the images that go in.
@@ -62,6 +64,7 @@ class ModelMetadata:
     image_size: tuple[int, int]
     stitches: tuple[StitchEntry, ...]
     outputs: tuple[str, ...]
+    anchors: tuple[tuple[str, int], ...] = ()
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     std: tuple[float, ...] = (1.0, 1.0, 1.0)
     channel_order: str = 'rgb'

@@ -21,17 +21,29 @@ from .metadata import ModelMetadata, StitchEntry
 class MeasuredLatency:
     """How long a stitch of the file took on this device.
 
+    Batches ran back to back. Where the last quarter of them has a clearly lower throughput than
+    the first, the device does not sustain the load: it is throttled, or shared.
+
     Attributes:
         median_ms: Median milliseconds of a batch.
         p90_ms: 90 % of the batches took at most this.
-        images_per_second: Throughput over the whole measurement, batches back to back.
+        images_per_second: Throughput over the whole measurement.
         batch: Images in a batch.
+        first_per_second: Images a second over the first quarter of the batches.
+        last_per_second: The same over the last quarter.
+        seconds: How long it was measured.
+        threads: Threads that computed; None where onnxruntime chose (its default are the physical
+            cores).
     """
 
     median_ms: float
     p90_ms: float
     images_per_second: float
     batch: int = 1
+    first_per_second: float = math.nan
+    last_per_second: float = math.nan
+    seconds: float = math.nan
+    threads: int | None = None
 
 
 class StitchSession:
@@ -86,12 +98,16 @@ class StitchSession:
         Raises:
             ValueError: If the file has no such stitch; the active one stays.
         """
+        entry = self._entry(stitch)
+        self._stitch = entry.name
+        return entry
+
+    def _entry(self, stitch: str) -> StitchEntry:
         if stitch not in self._entries:
             names = ', '.join(self.stitches[:8]) + (', ...' if len(self.stitches) > 8 else '')
             raise ValueError(
                 f'This file has no stitch {stitch!r}; it has {len(self._entries)}: {names}.'
             )
-        self._stitch = stitch
         return self._entries[stitch]
 
     def set_budget(
@@ -118,22 +134,8 @@ class StitchSession:
 
     def chooser(self) -> Chooser:
         """All that is known of the stitches: costs, metrics, and latency once measured."""
-        metric = self.metadata.metric
-        candidates = [
-            Candidate(
-                entry.name,
-                entry.family,
-                entry.flops,
-                entry.params,
-                _number(entry.metrics.get(metric)),
-                self.latency[entry.name].median_ms if entry.name in self.latency else None,
-                metrics=entry.metrics,
-            )
-            for entry in self.metadata.stitches
-            if not self.latency or entry.name in self.latency
-        ]
-        scored = metric is not None and any(one.quality == one.quality for one in candidates)
-        return Chooser(candidates, metric if scored else None, self.metadata.rule)
+        latency = {name: one.median_ms for name, one in self.latency.items()}
+        return chooser_of(self.metadata, latency)
 
     def qualities(self) -> dict[str, float] | None:
         """Metric of each stitch with its sign such that more is better; None without metrics."""
@@ -145,24 +147,28 @@ class StitchSession:
         }
         return found if any(value == value for value in found.values()) else None
 
-    def __call__(self, images: np.ndarray) -> np.ndarray | tuple[np.ndarray, ...]:
-        """Run the active stitch.
+    def __call__(
+        self, images: np.ndarray, stitch: str | None = None
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Run a stitch. Several threads may do so at once.
 
         Args:
             images: Batch of pictures, uint8 (B, H, W, C) in the metadata's channel order, or one
                 (H, W, C); or float32 (B, C, H, W), normalised already. Sizes must be the file's
                 unless it takes any.
+            stitch: Name of the stitch for this call alone; None is the active one.
 
         Returns:
             The output, or a tuple of all where the file has several.
 
         Raises:
             TypeError: If images are no array of one of these types.
-            ValueError: If their shape does not fit.
+            ValueError: If their shape does not fit, or the file has no such stitch.
         """
+        name = self._stitch if stitch is None else self._entry(stitch).name
         feed = {'images': self._prepare(images)}
         if 'stitch' in self._backend.inputs:
-            feed['stitch'] = np.array(self._index[self._stitch], dtype=np.int64)
+            feed['stitch'] = np.array(self._index[name], dtype=np.int64)
         outputs = self._backend.run(feed)
         return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
@@ -205,6 +211,7 @@ class StitchSession:
         *,
         batch: int = 1,
         repeats: int = 20,
+        seconds: float = 0.0,
         warmup: int = 3,
         clock: Callable[[], float] = time.perf_counter,
     ) -> Mapping[str, MeasuredLatency]:
@@ -215,40 +222,29 @@ class StitchSession:
         Args:
             stitches: Names; None takes all of the file.
             batch: Images in a batch.
-            repeats: Batches that are timed for each stitch; many for a sustained load.
+            repeats: Least number of batches that are timed for each stitch.
+            seconds: How long each stitch runs at least; some minutes show what the device sustains.
             warmup: Batches before that.
             clock: Seconds.
 
-        Returns:
-            Latency by name, also kept in :attr:`latency`.
+        Returns: Latency by name, also kept in :attr:`latency`.
 
         Raises:
             ValueError: If a number is not possible or there is no such stitch.
         """
-        for name, value in (('batch', batch), ('repeats', repeats)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f'{name}={value!r} must be 1 or more.')
-        images, active, found = self._noise(batch), self._stitch, {}
-        try:
-            for name in stitches or self.stitches:
-                self.set_stitch(name)
-                for _ in range(warmup):
-                    self(images)
-                found[name] = _summary(self._seconds(images, repeats, clock), batch)
-        finally:
-            self._stitch = active
+        _check_count('batch', batch, 1)
+        _check_count('repeats', repeats, 1)
+        _check_count('warmup', warmup, 0)
+        if not 0 <= seconds < math.inf:
+            raise ValueError(f'seconds={seconds!r} must be 0 or more.')
+        images, found = self._noise(batch), {}
+        for name in [self._entry(one).name for one in stitches or self.stitches]:
+            for _ in range(warmup):
+                self(images, name)
+            times = _times(lambda name=name: self(images, name), repeats, seconds, clock)
+            found[name] = _summary(times, batch, self._backend.threads)
         self.latency.update(found)
         return found
-
-    def _seconds(
-        self, images: np.ndarray, repeats: int, clock: Callable[[], float]
-    ) -> np.ndarray:
-        """How long each of some runs took."""
-        times = [clock()]
-        for _ in range(repeats):
-            self(images)
-            times.append(clock())
-        return np.diff(times)
 
     def _noise(self, batch: int) -> np.ndarray:
         """Pictures of noise, of the size that the file was exported for."""
@@ -256,15 +252,64 @@ class StitchSession:
         return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
+def chooser_of(metadata: ModelMetadata, latency: Mapping[str, float] | None = None) -> Chooser:
+    """Chooser among the stitches of an exported file.
+
+    Args:
+        metadata: What the file says of them.
+        latency: Milliseconds by name; where some are given, the stitches without are left out.
+    """
+    latency = latency or {}
+    candidates = [
+        Candidate(
+            entry.name,
+            entry.family,
+            entry.flops,
+            entry.params,
+            _number(entry.metrics.get(metadata.metric)),
+            latency.get(entry.name),
+            metrics=entry.metrics,
+        )
+        for entry in metadata.stitches
+        if not latency or entry.name in latency
+    ]
+    scored = metadata.metric is not None and any(one.quality == one.quality for one in candidates)
+    return Chooser(candidates, metadata.metric if scored else None, metadata.rule)
+
+
 def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _summary(seconds: np.ndarray, batch: int) -> MeasuredLatency:
-    total = float(seconds.sum())
+def _check_count(name: str, value: int, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f'{name}={value!r} must be {least} or more.')
+
+
+def _times(
+    run: Callable[[], object], repeats: int, seconds: float, clock: Callable[[], float]
+) -> np.ndarray:
+    """How long each of some runs took, in seconds; there are enough to fill a time."""
+    ticks = [clock()]
+    while len(ticks) <= repeats or ticks[-1] - ticks[0] < seconds:
+        run()
+        ticks.append(clock())
+    return np.diff(ticks)
+
+
+def _summary(seconds: np.ndarray, batch: int, threads: int | None) -> MeasuredLatency:
+    def per_second(part: np.ndarray) -> float:
+        total = float(part.sum())
+        return len(part) * batch / total if total > 0 else math.inf
+
+    quarter = -(-len(seconds) // 4)
     return MeasuredLatency(
         median_ms=1000 * float(np.median(seconds)),
         p90_ms=1000 * float(np.quantile(seconds, 0.9)),
-        images_per_second=len(seconds) * batch / total if total > 0 else math.inf,
+        images_per_second=per_second(seconds),
         batch=batch,
+        first_per_second=per_second(seconds[:quarter]),
+        last_per_second=per_second(seconds[-quarter:]),
+        seconds=float(seconds.sum()),
+        threads=threads,
     )

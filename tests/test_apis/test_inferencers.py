@@ -13,10 +13,11 @@ from mmsnnet.apis import init_model
 from mmsnnet.deploy.description import describe
 from mmsnnet.deploy.extraction import CONFIG_NAME, WEIGHTS_NAMES, extract, load, save_extracted
 from mmsnnet.evaluation.cost.model_cost import model_costs
+from tests.builders import shake
 from tests.toy_detection import toy_config
 from tests.trained_segmentor import Trained
 
-STITCH = 'S1-L4'
+STITCH, CLASSES = 'S1-L4', ('a', 'b')
 
 
 @pytest.fixture(scope='module')
@@ -77,24 +78,81 @@ def test_an_extracted_folder_runs_in_mmsegs_inferencer_and_by_itself(
     assert np.array_equal(found, expected)
 
 
-def test_the_inferencer_of_mmdet_gives_what_the_stitched_detector_gives(tmp_path, picture):
-    from mmdet.apis import DetInferencer, inference_detector
+class Detector:
+    """A small detector with config and weights on disk.
 
-    config = tmp_path / 'detector.py'
-    toy_config(tmp_path / 'data', tmp_path).dump(config)
-    model = init_model(config)
-    checkpoint = tmp_path / 'weights.pth'
-    meta = dict(dataset_meta=dict(classes=('a', 'b'), palette=[(0, 0, 0), (9, 9, 9)]))
-    model.backbone.mark_fitted()
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), checkpoint)
-    inferencer = DetInferencer(
-        str(config), weights=str(checkpoint), device='cpu', show_progress=False
-    )
-    for stitch in list(model.backbone.space.names)[:3:2]:
-        model.select_stitch(stitch)
+    Attributes:
+        config, checkpoint: Files.
+        model: It, loaded from them.
+    """
+
+    def __init__(self, folder):
+        self.config, self.checkpoint = folder / 'detector.py', folder / 'weights.pth'
+        toy_config(folder / 'data', folder).dump(self.config)
+        model = init_model(self.config)
+        shake(model.backbone)
+        model.backbone.mark_fitted()
+        meta = dict(dataset_meta=dict(classes=CLASSES, palette=[(9, 9, 9)] * len(CLASSES)))
+        torch.save(dict(state_dict=model.state_dict(), meta=meta), self.checkpoint)
+        self.model = init_model(self.config, self.checkpoint)
+
+
+@pytest.fixture(scope='module')
+def detector(tmp_path_factory):
+    return Detector(tmp_path_factory.mktemp('detector'))
+
+
+def detections_of(model, picture):
+    from mmdet.apis import inference_detector
+
+    return inference_detector(model, cv2.imread(str(picture))).pred_instances
+
+
+def inferred(inferencer, picture):
+    (found,) = inferencer(str(picture), return_datasamples=True)['predictions']
+    return found.pred_instances
+
+
+def inferencer_of(config, weights):
+    from mmdet.apis import DetInferencer
+
+    return DetInferencer(str(config), weights=str(weights), device='cpu', show_progress=False)
+
+
+def assert_same(found, expected, close=False):
+    assert len(expected) == len(found) > 0
+    assert torch.equal(found.labels, expected.labels)
+    for key in ('bboxes', 'scores'):
+        if close:
+            torch.testing.assert_close(found[key], expected[key], rtol=1e-4, atol=1e-4)
+        else:
+            assert torch.equal(found[key], expected[key])
+
+
+def test_the_inferencer_of_mmdet_gives_what_the_stitched_detector_gives(detector, picture):
+    inferencer = inferencer_of(detector.config, detector.checkpoint)
+    scores = []
+    for stitch in ('S2', 'L2-S1'):
+        detector.model.select_stitch(stitch)
         inferencer.model.backbone.set_stitch(stitch)
-        expected = inference_detector(model, cv2.imread(str(picture))).pred_instances
-        (found,) = inferencer(str(picture), return_datasamples=True)['predictions']
-        assert len(expected) > 0
-        assert torch.equal(found.pred_instances.bboxes, expected.bboxes)
-        assert torch.equal(found.pred_instances.scores, expected.scores)
+        found = inferred(inferencer, picture)
+        assert_same(found, detections_of(detector.model, picture))
+        scores.append(found.scores)
+    assert not torch.equal(*scores)
+
+
+@pytest.mark.parametrize('weights', list(WEIGHTS_NAMES))
+def test_an_extracted_detector_runs_in_mmdets_inferencer_and_by_itself(
+    detector, picture, tmp_path, weights
+):
+    """Its merged stitch layers round otherwise."""
+    stitch, config = 'L2-S1', Config.fromfile(detector.config)
+    extracted, fixed = extract(detector.model, config, stitch)
+    metadata = describe(detector.model, [stitch], model_costs(detector.model, 64), (64, 64))
+    folder = save_extracted(tmp_path / 'out', extracted, fixed, metadata, weights)
+    detector.model.select_stitch(stitch)
+    expected = detections_of(detector.model, picture)
+    assert_same(detections_of(load(folder), picture), expected, close=True)
+    inferencer = inferencer_of(folder / CONFIG_NAME, folder / WEIGHTS_NAMES[weights])
+    assert_same(inferred(inferencer, picture), expected, close=True)
+    assert tuple(inferencer.visualizer.dataset_meta['classes']) == CLASSES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch.nn import functional
 from mmsnnet.deploy import export as export_room
 from mmsnnet.deploy.agreement import Agreement, compare
 from mmsnnet.deploy.description import as_exported
-from mmsnnet.deploy.export import export_onnx
+from mmsnnet.deploy.export import export_onnx, inference_of
 from mmsnnet.deploy.inference import run_heads, single_inference
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
@@ -212,6 +213,46 @@ def test_a_file_of_all_stitches_gives_the_same_in_openvino(tmp_path: Path) -> No
     for name in names:
         session.set_stitch(name)
         assert relative(session(images), in_torch(model, name, images)) <= 1e-4
+
+
+@pytest.mark.slow
+def test_in_openvino_every_call_is_right_in_whatever_order_stitches_and_batches_come(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip('openvino', reason='needs the extra [openvino]')
+    model, names = model_of('SETR'), ['S2', 'L4', 'S1-L2', 'L2-S1']
+    export_onnx(model, described(model, names), tmp_path / 'all.onnx', ['openvino'])
+    images = {batch: random_images(batch, seed=batch).numpy() for batch in (1, 2, 3)}
+    calls = [(name, batch) for name in names for batch in images]
+    expected = {call: in_torch(model, call[0], images[call[1]]) for call in calls}
+    for seed in range(8):
+        session = StitchSession(tmp_path / 'all.xml', threads=1 + seed % 2)
+        for name, batch in random.Random(seed).sample(2 * calls, 2 * len(calls)):
+            assert relative(session(images[batch], name), expected[name, batch]) <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('preprocessing', [False, True])
+def test_torchs_own_format_holds_several_stitches_and_takes_single_images(
+    tmp_path: Path, preprocessing: bool
+) -> None:
+    model, names = model_of('SETR'), ['S2', 'S1-L2']
+    metadata = as_exported(described(model, names), model, preprocessing=preprocessing)
+    export_onnx(model, metadata, tmp_path / 'all.onnx', ['pt2'])
+    run = torch.export.load(tmp_path / 'all.pt2').module()
+    for batch in (1, 3):
+        images = random_images(batch, seed=batch).numpy()
+        if preprocessing:
+            shape = (batch, 50, 70, 3)
+            images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        for number, name in enumerate(names):
+            with torch.no_grad():
+                found = run(torch.from_numpy(images), torch.tensor(number)).numpy()
+                expected = inference_of(model, metadata, name)(torch.from_numpy(images)).numpy()
+            if preprocessing:
+                assert found.shape == (batch, 50, 70) and (found == expected).mean() >= 0.9999
+            else:
+                assert relative(found, expected) <= 1e-5
 
 
 @pytest.fixture(scope='module')

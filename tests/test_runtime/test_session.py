@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,57 @@ def test_a_budget_in_ms_follows_what_was_measured(session: StitchSession) -> Non
     assert session.set_budget(ms=20).name == 'L4'
 
 
+def test_a_call_can_run_another_stitch_and_the_active_one_stays(session: StitchSession) -> None:
+    np.testing.assert_allclose(session(images(), 'S2'), images(), rtol=1e-6)
+    np.testing.assert_allclose(session(images()), images() + 200, rtol=1e-6)
+    with pytest.raises(ValueError, match="no stitch 'S9'"):
+        session(images(), 'S9')
+
+
+def test_calls_of_several_threads_get_the_stitch_that_each_asked_for(
+    session: StitchSession,
+) -> None:
+    wrong = []
+
+    def call(number: int) -> None:
+        for _ in range(50):
+            found = session(images(), NAMES[number])
+            if not np.allclose(found, images() + 100 * number):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in (0, 1, 2, 0, 1, 2)]
+    for thread in threads:
+        thread.start()
+    session.measure(repeats=20)  # which neither changes theirs
+    for thread in threads:
+        thread.join()
+    assert not wrong and session.stitch == 'L4'
+
+
+def test_a_sustained_load_is_measured_for_a_time_and_its_ends_are_compared(
+    session: StitchSession,
+) -> None:
+    """A device that is throttled: 1 ms for 100 batches, 4 ms afterwards."""
+    ticks = iter(np.cumsum([0.0] + [0.001] * 100 + [0.004] * 1000))
+    found = session.measure(
+        ['S2'], batch=2, repeats=5, seconds=0.5, warmup=0, clock=lambda: next(ticks)
+    )['S2']
+    assert found.seconds == pytest.approx(0.5)
+    assert found.images_per_second == pytest.approx(200 * 2 / 0.5)
+    assert found.first_per_second == pytest.approx(2000)
+    assert found.last_per_second == pytest.approx(500)
+    assert found.threads == 1
+
+
+@pytest.mark.parametrize('settings', [
+    dict(batch=0), dict(repeats=True), dict(warmup=-1), dict(seconds=-1.0),
+    dict(seconds=float('nan')),
+])  # fmt: skip
+def test_what_cannot_be_measured_is_refused(session: StitchSession, settings: dict) -> None:
+    with pytest.raises(ValueError, match=r'must be \d or more'):
+        session.measure(**settings)
+
+
 def test_measuring_keeps_the_active_stitch(session: StitchSession) -> None:
     session.set_stitch('S1-L2')
     session.measure(repeats=1, warmup=0)
@@ -146,5 +198,15 @@ def test_a_file_that_says_something_else_is_named(tmp_path: Path, text: str, mat
 def test_metadata_come_back_as_they_were() -> None:
     from mmsnnet.runtime import ModelMetadata
 
-    described = metadata(classes=('wall', 'floor'), palette=((1, 2, 3), (4, 5, 6)))
+    described = metadata(
+        anchors=(('S', 2), ('L', 4)), classes=('wall', 'floor'), palette=((1, 2, 3), (4, 5, 6))
+    )
     assert ModelMetadata.from_json(described.to_json(), 'test') == described
+
+
+def test_metadata_from_before_anchors_were_kept_are_read() -> None:
+    from mmsnnet.runtime import ModelMetadata
+
+    content = json.loads(metadata().to_json())
+    del content['anchors']
+    assert ModelMetadata.from_json(json.dumps(content), 'test') == metadata()

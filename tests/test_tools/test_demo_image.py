@@ -18,7 +18,7 @@ from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.runtime import BudgetController
 from tests.toy_segmentation import ROOT
 from tests.trained_segmentor import Trained
-from tools import demo_image, demo_video
+from tools import _predictor, demo_image, demo_video
 from tools._overlay import depth_range, paint_classes, paint_depths, palette_for, with_text
 from tools._predictor import Prediction, Predictor, TorchPredictor
 
@@ -188,7 +188,7 @@ class Timed(Predictor):
         super().__init__('timed', 'segmentation', chooser, ('a',), ())
         self.loads, self.ran = iter(loads), []
 
-    def measure(self, picture, stitches, repeats=3):
+    def measure(self, picture, stitches):
         return {name: 1000 * self.chooser[name].cost('gflops') for name in stitches}
 
     def predict(self, picture, stitch):
@@ -227,6 +227,28 @@ def test_a_deadline_that_nothing_keeps_is_said(trained, video, tmp_path, capsys)
     assert ' 0 switches' in said
 
 
+def test_a_budget_in_ms_takes_what_was_measured_here(trained):
+    args = demo_image.parse_args(
+        [*of_model(trained), '--measure', '--ms', '1e6', '--images', 'x', '--out', 'y']
+    )
+    predictor = _predictor.load_predictor(args)
+    assert all(one.ms > 0 for one in predictor.chooser.candidates)
+    assert _predictor.pick_stitch(predictor, args) == max(
+        trained.records, key=lambda one: one['metrics']['mIoU']
+    )['name']
+    unmeasured = demo_image.parse_args(
+        [*of_model(trained), '--ms', '5', '--images', 'x', '--out', 'y']
+    )
+    with pytest.raises(ValueError, match='--ms needs the latency here: add --measure'):
+        _predictor.pick_stitch(_predictor.load_predictor(unmeasured), unmeasured)
+
+
+def test_labels_of_planes_made_larger_are_those_of_all_planes_at_once():
+    planes = np.random.default_rng(0).standard_normal((7, 9, 11)).astype(np.float32)
+    whole = np.stack([cv2.resize(one, (40, 30)) for one in planes]).argmax(0)
+    assert np.array_equal(_predictor.argmax_resized(planes, (30, 40)), whole)
+
+
 def test_the_ladder_is_the_front_or_spread_over_the_costs(trained):
     scored = init_model(trained.config, results=trained.results)
     front = [one.name for one in scored.chooser.front()]
@@ -257,11 +279,13 @@ def test_what_cannot_be_shown_is_said_in_one_line(tmp_path, more, text, capsys):
     (['--out', 'o.avi'], 'There is no video none.avi.'),
     (['--out', 'o.avi', '--video', __file__], 'is no video.'),
     (['--out', 'o.avi', '--video', '77'], 'There is no camera 77.'),
+    (['--out', 'o.avi', '--video', '9' * 12], 'There is no camera 999999999999.'),
 ])  # fmt: skip
-def test_what_cannot_be_filmed_is_said_in_one_line(more, text, capsys):
+def test_what_cannot_be_filmed_is_said_in_one_line(more, text, capfd):
+    """OpenCV and FFmpeg write to the terminal past Python."""
     assert demo_video.main(['m.onnx', '--video', 'none.avi', *more]) == 2
-    error = capsys.readouterr().err.splitlines()
-    assert text in error[-1] and error[-1].startswith('demo_video: error: ')
+    error = capfd.readouterr().err
+    assert text in error and error.startswith('demo_video: error: ') and error.count('\n') == 1
 
 
 def test_existing_files_stay_unless_they_may_go(trained, pictures, video, tmp_path, capsys):

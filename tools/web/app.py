@@ -7,7 +7,7 @@ import hashlib
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ import _cli
 import _overlay
 import cv2
 import numpy as np
-from _predictor import Predictor
+from _predictor import Prediction, Predictor
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from mmsnnet.evaluation.report.pareto_html import fill_template, page_data
@@ -27,8 +28,8 @@ from .pictures import Pictures, UploadError
 PAGE = Path(__file__).with_name('index.html')
 #: Most classes that the legend of a prediction names, those of most pixels first.
 MAX_NAMED = 12
-#: Names that a browser on this machine may call a server that listens to nobody else.
-LOOPBACK_NAMES = ['localhost', '127.0.0.1', '[::1]', '::1']
+#: A prediction is repeated to be timed: so often, and within so many milliseconds.
+MAX_REPEATS, REPEATED_MS = 4, 100
 
 
 class Exhibit:
@@ -53,7 +54,8 @@ class Exhibit:
         """The page, with all that it needs to know of the model."""
         chooser = self.predictor.chooser
         limits = self.pictures.limits
-        data = page_data({self.predictor.title: chooser}, self.predictor.title)
+        title = self.predictor.title
+        data = page_data({title: chooser}, title, depths=self.predictor.anchors)
         data |= dict(
             task=self.predictor.task,
             samples=self.pictures.samples,
@@ -71,10 +73,7 @@ class Exhibit:
         if stitch not in self._names:
             raise UploadError(404, 'This model has no such stitch.')
         with self._lock:
-            if stitch not in self._warm:  # the first call pays for what later ones find ready
-                self.predictor.predict(picture, stitch)
-                self._warm.add(stitch)
-            found = self.predictor.predict(picture, stitch)
+            found = self._timed(picture, stitch)
             limits = self._range_of(picture_id, found.map)
         painted = _overlay.paint(picture, found.map, self.predictor.palette, limits)
         return dict(
@@ -84,6 +83,16 @@ class Exhibit:
             classes=self._classes(found.map),
             depths=limits,
         )
+
+    def _timed(self, picture: np.ndarray, stitch: str) -> Prediction:
+        """A prediction with the least of the times of some runs, as far as they are quick."""
+        if stitch not in self._warm:  # the first call pays for what later ones find ready
+            self.predictor.predict(picture, stitch)
+            self._warm.add(stitch)
+        found = self.predictor.predict(picture, stitch)
+        for _ in range(min(MAX_REPEATS, int(REPEATED_MS / max(found.ms, 1.0)))):
+            found = min(found, self.predictor.predict(picture, stitch), key=lambda one: one.ms)
+        return found
 
     def _range_of(self, picture_id: str, found: np.ndarray) -> tuple[float, float] | None:
         """Depths that bound the colours: those of a picture's first prediction, for all of it."""
@@ -148,13 +157,12 @@ async def read_body(request: Request, most: int) -> bytes:
     return bytes(content)
 
 
-def create_app(exhibit: Exhibit, loopback: bool = True) -> FastAPI:
+def create_app(exhibit: Exhibit, hosts: Sequence[str]) -> FastAPI:
     """The server.
 
     Args:
         exhibit: What it shows.
-        loopback: Whether it listens to this machine alone. Requests that name another host are
-            refused then: a page elsewhere could make its own name mean this machine.
+        hosts: Names by which it may be called, ``'*'`` for any; other requests are refused.
     """
     # Their pages of documentation load scripts from elsewhere.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -178,7 +186,7 @@ def create_app(exhibit: Exhibit, loopback: bool = True) -> FastAPI:
         response.headers['Cache-Control'] = 'no-store'
         return response
 
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=LOOPBACK_NAMES if loopback else ['*'])
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     add_routes(app, exhibit, page)
     return app
 
@@ -193,7 +201,7 @@ def add_routes(app: FastAPI, exhibit: Exhibit, page: str) -> None:
     @app.post('/api/pictures')
     async def upload(request: Request) -> dict[str, str]:
         content = await read_body(request, round(exhibit.pictures.limits.megabytes * 1e6))
-        return {'id': exhibit.pictures.add(content)}
+        return {'id': await run_in_threadpool(exhibit.pictures.add, content)}
 
     @app.get('/api/pictures/{name}')
     def picture(name: str) -> Response:

@@ -13,7 +13,8 @@ from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from _picture_file import to_rgb
+from PIL import Image, UnidentifiedImageError
 
 #: What can be uploaded; Pillow's rarer readers are not offered to strangers' bytes.
 FORMATS = ('PNG', 'JPEG', 'WEBP', 'BMP')
@@ -68,7 +69,7 @@ def decode(content: bytes, limits: Limits) -> np.ndarray:
                 'million are taken.',
             )
         picture.draft('RGB', (limits.side, limits.side))  # JPEG is decoded smaller right away
-        picture = ImageOps.exif_transpose(picture).convert('RGB')
+        pixels = to_rgb(picture)
     except UploadError:
         raise
     except Image.DecompressionBombError:
@@ -81,8 +82,9 @@ def decode(content: bytes, limits: Limits) -> np.ndarray:
         ) from None
     except Exception:  # readers of damaged files raise whatever they stumble over
         raise UploadError(415, 'This picture is damaged and cannot be read.') from None
-    picture.thumbnail((limits.side, limits.side))
-    return np.array(picture)
+    smaller = Image.fromarray(pixels)
+    smaller.thumbnail((limits.side, limits.side))
+    return np.array(smaller)
 
 
 class Pictures:

@@ -71,11 +71,13 @@ class Drop:
         name: Its name.
         beaten_by: Name of a stitch of no more FLOPs.
         probability: That this one is better on the whole data set.
+        lead: By how much it is expected to be, in units of the metric.
     """
 
     name: str
     beaten_by: str
     probability: float
+    lead: float
 
 
 def race_order(num_batches: int, seed: int) -> list[int]:
@@ -150,7 +152,8 @@ def find_losers(
             rivals = np.flatnonzero(scores[number] == surest[number])
             rival = int(rivals[values[:, rivals].mean(0).argmax()])
             probability = NormalDist().cdf(float(scores[number, rival]))
-            drops.append(Drop(names[number], names[rival], round(probability, 4)))
+            lead = float(f'{(values[:, rival] - values[:, number]).mean():.6g}')
+            drops.append(Drop(names[number], names[rival], round(probability, 4), lead))
     return drops
 
 

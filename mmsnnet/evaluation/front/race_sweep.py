@@ -200,4 +200,5 @@ class Race:
             of=sum(map(len, self._sweep.images)),
             beaten_by=drop.beaten_by,
             probability=drop.probability,
+            lead=drop.lead,
         )

@@ -61,15 +61,22 @@ def _certainty(chooser: Chooser, name: str) -> dict[str, Any]:
     return dict(sure=dict(metric=chooser.metric, interval=[one.low, one.high], **probabilities))
 
 
-def _routes(chooser: Chooser) -> tuple[list[dict[str, Any]], dict[str, list[list[int]]]]:
+def _depths(chooser: Chooser) -> dict[str, int]:
+    """Blocks of the anchors that are among the stitches, from cheap to costly."""
+    depths = anchors_of_names({one.name: one.family for one in chooser.candidates})
+    flops = {one.family: one.flops for one in chooser.candidates}
+    return dict(sorted(depths.items(), key=lambda item: (item[1], flops[item[0]])))
+
+
+def _routes(
+    chooser: Chooser, depths: Mapping[str, int]
+) -> tuple[list[dict[str, Any]], dict[str, list[list[int]]]]:
     """Anchors with the places of their boundaries, and [anchor, start, stop] of all segments.
 
-    Both are empty where an anchor was not scored, since its depth is not known then.
+    Both are empty where the depth of an anchor is not known.
     """
     families = {one.name: one.family for one in chooser.candidates}
-    flops = {one.family: one.flops for one in chooser.candidates}
-    depths = anchors_of_names(families)
-    labels = sorted(depths, key=lambda label: (depths[label], flops[label]))
+    labels = list(depths)
     if {label for family in families.values() for label in family.split('-')} - set(labels):
         return [], {}
     alignment = Alignment([depths[label] for label in labels])
@@ -96,7 +103,10 @@ def _knee(chooser: Chooser, axis: str) -> str | None:
 
 
 def page_data(
-    sweeps: Mapping[str, Chooser], title: str | None = None, axis: str = 'gflops'
+    sweeps: Mapping[str, Chooser],
+    title: str | None = None,
+    axis: str = 'gflops',
+    depths: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """What the page shows, as JSON can hold it.
 
@@ -104,6 +114,8 @@ def page_data(
         sweeps: Stitches by name of the sweep; the first one's metric is shown first.
         title: Heading; None for the names of the sweeps.
         axis: Cost that is shown first: 'gflops', 'params', 'ms' or 'mb'.
+        depths: Number of blocks of each anchor by label, from cheap to costly; without it, those
+            of the anchors among the stitches.
     """
     first = next(iter(sweeps.values()))
     metrics = dict.fromkeys(
@@ -114,7 +126,7 @@ def page_data(
         rules[first.metric] = first.rule
     entries = []
     for name, chooser in sweeps.items():
-        anchors, routes = _routes(chooser)
+        anchors, routes = _routes(chooser, depths or _depths(chooser))
         entries.append(
             dict(name=name, stitches=_stitches(chooser), anchors=anchors, routes=routes)
         )

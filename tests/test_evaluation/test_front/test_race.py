@@ -56,6 +56,12 @@ def test_the_surest_rival_is_named():
     assert losers(values, [1, 1, 2], required=0.9)['S3'][0] == 'S2'
 
 
+def test_the_lead_is_the_mean_difference_to_the_rival():
+    values = np.array([[2.0, 1.5, 1.0], [2.5, 1.0, 0.9]])
+    (drop,) = find_losers(['S1', 'S2', 'S3'], np.array([2, 3, 1]), values, np.full(3, 0.9))
+    assert (drop.name, drop.beaten_by, drop.lead) == ('S2', 'S1', 1.0)
+
+
 def test_what_is_kept_is_never_dropped_but_beats():
     values = [[3, 2, 1]] * 10
     assert losers(values, [1, 2, 3], kept=frozenset({'S2'})) == {'S3': ('S1', 1.0)}
@@ -112,7 +118,7 @@ def test_impossible_options_are_refused(settings):
 
 SETTINGS = dict(metric='mIoU', rule='greater', confidence=0.9, seed=1, min_images=5)
 ROW = dict(id=3, name='S1-L4', family='S-L', flops=5, params=4, images=20, of=60,
-           beaten_by='S3', probability=0.97)  # fmt: skip
+           beaten_by='S3', probability=0.97, lead=0.5)  # fmt: skip
 
 
 def test_what_was_dropped_comes_back_from_the_file(tmp_path):

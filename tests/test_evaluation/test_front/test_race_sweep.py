@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 from mmengine.runner import Runner
 
@@ -16,6 +17,8 @@ from mmsnnet.evaluation.sweep.sweep_config import prepare_config
 from mmsnnet.evaluation.sweep.sweep_options import SweepOptions
 from mmsnnet.results.records import read_records
 from tests.toy_segmentation import NAMES, logged, run_python, toy_config, toy_runner, write_images
+from tools.benchmark import front_race
+from tools.benchmark._front_spaces import ReplayedSweep
 
 IMAGES = 12
 RACE = RaceOptions('mIoU', confidence=0.8, seed=3, min_images=4)
@@ -128,6 +131,7 @@ def test_what_is_dropped_says_how_far_it_came_and_who_beat_it(raced, full):
         assert RACE.min_images <= row['images'] < row['of'] == IMAGES
         assert full[row['beaten_by']]['flops'] <= row['flops'] == full[row['name']]['flops']
         assert row['probability'] >= 1 - 2 * (1 - RACE.confidence)
+        assert row['lead'] > 0
         assert 'metrics' not in row
 
 
@@ -138,6 +142,18 @@ def test_anchors_are_always_scored(raced):
 def test_images_come_in_the_order_of_the_seed(folders):
     found = list(dict.fromkeys(index for index, _ in folders[1]))
     assert found == race_order(IMAGES, RACE.seed)
+
+
+def test_the_simulator_replays_a_race_to_the_same_end(folders, full, raced, monkeypatch):
+    monkeypatch.setattr(front_race, 'MIN_IMAGES', RACE.min_images)
+    monkeypatch.setattr(front_race, 'NUM_DRAWS', 1000)
+    replayed = ReplayedSweep(folders[0] / 'full')
+    np.testing.assert_allclose(
+        replayed.quality, [full[name]['metrics']['mIoU'] for name in replayed.names], atol=0.006
+    )
+    found = front_race.race(replayed, RACE.seed, RACE.confidence)
+    names = {replayed.names[number] for number in found.scored}
+    assert names == {row['name'] for row in read_records(raced)}
 
 
 def test_statistics_are_in_the_order_of_the_data_whatever_the_race(folders):
