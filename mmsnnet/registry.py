@@ -14,6 +14,7 @@ from typing import Any
 from mmengine.registry import (
     HOOKS,
     LOOPS,
+    MODEL_WRAPPERS,
     MODELS,
     OPTIM_WRAPPER_CONSTRUCTORS,
     PARAM_SCHEDULERS,
@@ -53,13 +54,22 @@ STITCH_SAMPLERS = Registry('stitch sampler', build_func=_build, scope=SCOPE)
 #: Children of the roots, for types with the prefix and for ``default_scope='mmsnnet'``.
 SCOPED = tuple(
     Registry(root.name, parent=root, scope=SCOPE)
-    for root in (HOOKS, LOOPS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, PARAM_SCHEDULERS, TRANSFORMS)
+    for root in (
+        HOOKS,
+        LOOPS,
+        MODEL_WRAPPERS,
+        MODELS,
+        OPTIM_WRAPPER_CONSTRUCTORS,
+        PARAM_SCHEDULERS,
+        TRANSFORMS,
+    )
 )
 
 __all__ = [
     'HOOKS',
     'LOOPS',
     'MODELS',
+    'MODEL_WRAPPERS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'PARAM_SCHEDULERS',
     'STITCH_SAMPLERS',

@@ -51,6 +51,7 @@ def test_the_backbone_is_found_with_the_prefix_from_every_scope(scope):
         ('HOOKS', 'StitchSamplingHook'),
         ('LOOPS', 'StitchValLoop'),
         ('LOOPS', 'StitchTestLoop'),
+        ('MODEL_WRAPPERS', 'StitchDistributedDataParallel'),
         ('MODELS', 'SigLoss'),
         ('OPTIM_WRAPPER_CONSTRUCTORS', 'StitchLayerDecayOptimWrapperConstructor'),
         ('PARAM_SCHEDULERS', 'GroupOneCycleLR'),

@@ -154,7 +154,8 @@ def lines_of(plan: TrainingPlan, memory: float | None) -> Iterator[str]:
         yield (
             f'DistributedDataParallel: {_gb(plan.bucket_bytes)} GB of buckets (in the peaks); each '
             f'of {plan.gpus} processes sends {_gb(plan.sent_bytes)} GB a step, of which '
-            f'{plan.idle_share:.0%} are zeros on average.'
+            f'{plan.idle_share:.0%} are zeros on average, which StitchDistributedDataParallel '
+            'leaves out.'
         )
     yield (
         'Not counted: the CUDA context (about 0.5 GB), workspaces of its libraries, what the '

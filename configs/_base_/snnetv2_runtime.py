@@ -15,6 +15,8 @@ custom_hooks = [
 # Each iteration runs one stitch: the blocks and stitch layers of the others get no gradient, which
 # DistributedDataParallel must be told.
 find_unused_parameters = True
+# This wrapper exchanges the gradients of what ran, and no zeros (docs/scale.md):
+# model_wrapper_cfg = dict(type='StitchDistributedDataParallel')
 
 # The anchors bound what lies between them; tools/test_all_stitches.py scores all the others.
 val_cfg = dict(type='StitchValLoop', stitches='anchors', metric='mIoU')

@@ -112,6 +112,11 @@ def results(data, tmp_path_factory):
         data, folder / 's', custom_hooks=hooks(per_rank=True), find_unused_parameters=True,
         train_cfg=dict(max_iters=4, val_interval=9), optim_wrapper=dict(accumulative_counts=2),
     )  # fmt: skip
+    ran_only = toy_config(
+        data, folder / 'o', custom_hooks=hooks(per_rank=True),
+        model_wrapper_cfg=dict(type='StitchDistributedDataParallel'),
+        train_cfg=dict(max_iters=4, val_interval=9), optim_wrapper=dict(accumulative_counts=2),
+    )  # fmt: skip
     best = dict(
         custom_hooks=hooks(per_rank=True), find_unused_parameters=True,
         train_cfg=dict(max_iters=5, val_interval=3), optim_wrapper=dict(accumulative_counts=2),
@@ -122,8 +127,9 @@ def results(data, tmp_path_factory):
         data, folder / 't', resume=True, load_from=str(folder / 'b' / 'iter_3.pth'), **best
     )
     configs = dict(
-        whole=whole, resumed=resumed, apart=apart, summed=summed, saved=saved, taken_up=taken_up
-    )
+        whole=whole, resumed=resumed, apart=apart, summed=summed, ran_only=ran_only, saved=saved,
+        taken_up=taken_up,
+    )  # fmt: skip
     for name, config in configs.items():
         config.dump(folder / f'{name}.py')
     shared = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))
@@ -199,6 +205,12 @@ def test_both_processes_end_with_equal_weights(results, run):
     names = [name for name in one if 'running_' not in name]  # statistics of each process
     assert all(torch.equal(one[name], two[name]) for name in names)
     assert any(not torch.equal(one[n], results[run][0]['before'][n]) for n in names)
+
+
+def test_exchanging_the_gradients_of_what_ran_alone_changes_no_weight(results):
+    for plain, ran_only in zip(results['summed'], results['ran_only']):
+        assert ran_only['names'] == plain['names'] and ran_only['losses'] == plain['losses']
+        assert all(torch.equal(plain['after'][n], ran_only['after'][n]) for n in plain['after'])
 
 
 def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one_in_each_process(results):

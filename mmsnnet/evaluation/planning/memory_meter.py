@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten
 
 
 class MemoryMeter(TorchDispatchMode):
@@ -32,7 +32,7 @@ class MemoryMeter(TorchDispatchMode):
     ) -> Any:
         """Run an operator and count what it made."""
         result = func(*args, **(kwargs or {}))
-        self.count(leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+        self.count(leaf for leaf in tree_flatten(result)[0] if isinstance(leaf, Tensor))
         return result
 
     def count(self, tensors: Iterable[Tensor]) -> None:
