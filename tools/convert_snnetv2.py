@@ -1,8 +1,8 @@
-"""Converts a checkpoint of the published SN-Netv2 segmentation code into one of ours, or back.
+"""Converts a checkpoint of the published SN-Netv2 code into one of ours, or back.
 
-Backbone (two anchors with relative position bias), decode head and auxiliary heads are converted;
-the state of the optimizer is left out. Every weight that finds no counterpart is named, and is an
-error unless --allow covers it.
+Segmentors: backbone (two anchors with relative position bias), decode head and auxiliary heads.
+Classifiers: two DeiT3 with their classifiers. The config says which; the state of the optimizer is
+left out. Every weight that finds no counterpart is named, and is an error unless --allow covers it.
 
 The published code merges the low-rank update of a stitch layer into its weight in eval mode, and
 nothing in a checkpoint saved then tells so: say it with --lora-merged.
@@ -26,7 +26,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('source', metavar='IN', help='checkpoint to read')
     parser.add_argument('target', metavar='OUT', help='checkpoint to write')
     parser.add_argument(
-        '--config', required=True, help='config of our segmentor for these weights'
+        '--config', required=True, help='config of our model for these weights'
     )
     parser.add_argument(
         '--reverse', action='store_true', help='from ours to the published layout'

@@ -12,6 +12,7 @@ from __future__ import annotations
 import codecs
 import pickle
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 
-BUILT = (torch.Tensor, OrderedDict, HistoryBuffer, np.ndarray, np.dtype)
+BUILT = (torch.Tensor, OrderedDict, HistoryBuffer, Namespace, np.ndarray, np.dtype)
 """Types of objects whose state a pickle may set."""
 
 PLAIN = {'_codecs.encode': codecs.encode, 'builtins.bytearray': bytearray, 'builtins.set': set}

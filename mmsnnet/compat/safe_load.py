@@ -7,9 +7,13 @@ methods, each as a call of ``builtins.getattr``, and mmengine's ``OneCycleLR`` t
 function. That builtin would open every attribute of every allow-listed object to a checkpoint's
 author, so the name is mapped to `allowed_attribute`; and in the place of the scheduler's class,
 which a checkpoint could otherwise call, stands an object that only that function knows.
+
+Files of DeiT's code and its descendants, the published SN-Netv2 classifiers among them, hold the
+arguments of their command line as an ``argparse.Namespace``, which is nothing but its attributes.
 """
 from __future__ import annotations
 
+import argparse
 import pickle
 from typing import Any
 
@@ -49,7 +53,7 @@ def allowed_attribute(owner: Any, name: str) -> Any:
 
 
 def safe_globals() -> list[Any]:
-    """Returns what mmengine's checkpoints hold, in the form ``add_safe_globals`` takes.
+    """Returns what checkpoints of mmengine and DeiT hold, in the form ``add_safe_globals`` takes.
 
     numpy 2 renamed ``numpy.core`` to ``numpy._core``; checkpoints carry the name of the numpy
     that wrote them, so the two helpers of numpy's pickles are listed under both.
@@ -59,7 +63,7 @@ def safe_globals() -> list[Any]:
                for name in ('_reconstruct', 'scalar') for core in ('core', '_core')]
     number_types = list(dict.fromkeys(type(np.dtype(code)) for code in NUMBER_TYPES))
     scheduler = f'{OneCycleParamScheduler.__module__}.{OneCycleParamScheduler.__qualname__}'
-    return [HistoryBuffer, np.ndarray, np.dtype, *number_types, *helpers,
+    return [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *number_types, *helpers,
             (_ONE_CYCLE, scheduler), (allowed_attribute, 'builtins.getattr')]
 
 

@@ -1,4 +1,4 @@
-"""Weights of the published SN-Netv2 segmentors."""
+"""Weights of the published SN-Netv2 segmentors and classifiers."""
 
 from .checkpoint_file import read_checkpoint, write_checkpoint
 from .conversion import Conversion, from_published, to_published

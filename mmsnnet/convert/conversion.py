@@ -1,4 +1,7 @@
-"""Converts state dicts of whole segmentors between the published layout and ours."""
+"""Converts state dicts of whole models between the published layouts and ours.
+
+Published segmentors and published classifiers have a layout each; the model says which it is.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from mmsnnet.models import StitchedViT, find_stitched_backbone
+from mmsnnet.models.host.lookup import reads_anchor_tokens
 
+from .classifier_layout import classifier_names, classifier_rules, is_published_classifier
 from .published_layout import backbone_rules
 from .published_names import published_names
 from .rule import Rule
@@ -40,16 +45,18 @@ def from_published(
     allow: Sequence[str] = (),
     lora_merged: bool = False,
 ) -> Conversion:
-    """State dict of a published segmentor as one of ours.
+    """State dict of a published segmentor or classifier as one of ours.
 
     The published code merges the low-rank update of a stitch layer into its weight on ``eval()``
     and keeps the update beside it. A checkpoint saved then looks like any other: nothing in it
     tells. Give ``lora_merged=True`` for one, or the update counts twice.
 
     Args:
-        state: Weights with the names ``backbone.anchors.0.cls_token``, ``decode_head. ...``, or
-            other spellings of them that :func:`.published_names.published_names` knows.
-        model: Our segmentor for them; it may live on the meta device.
+        state: Weights with the names ``backbone.anchors.0.cls_token``, ``decode_head. ...`` of a
+            segmentor, ``anchors.0.cls_token``, ``anchors.0.head.weight`` of a classifier, or
+            other spellings that :func:`.published_names` and :func:`.classifier_names` know.
+        model: Our segmentor, or classifier with a StitchedClsHead, for them; it may live on the
+            meta device.
         allow: Patterns (``decode_head.*``) of names that may stay unmatched or missing.
         lora_merged: Whether the checkpoint was saved in eval mode.
 
@@ -57,11 +64,14 @@ def from_published(
         ValueError: If the checkpoint is of other anchors, or names do not match.
     """
     backbone = find_stitched_backbone(model)
-    state = published_names(state)
+    _check_task(state, model)
+    state = classifier_names(state) if reads_anchor_tokens(model) else published_names(state)
     _check_anchors(state, backbone)
     found = _convert(state, model, _rules(model, lora_merged), reverse=False)
     found.state.update(_constants(backbone))
-    return _checked(found, allow)
+    unwritten = set(model.state_dict()) - set(found.state) - set(found.missing)
+    missing = (*found.missing, *sorted(unwritten))
+    return _checked(Conversion(found.state, found.unmatched, missing), allow)
 
 
 def to_published(
@@ -70,17 +80,18 @@ def to_published(
     allow: Sequence[str] = (),
     class_position: bool = False,
 ) -> Conversion:
-    """State dict of one of our segmentors in the published layout, low-rank updates unmerged.
+    """State dict of one of our models in the published layout, low-rank updates unmerged.
 
-    It computes the same. A key bias, which has no effect, comes out as zero; the position of the
-    class token is added to the token, unless the layout has a row for it.
+    It computes the same. A key bias of a segmentor, which has no effect, comes out as zero; the
+    position of its class token is added to the token, unless the layout has a row for it. The layer
+    of published classifiers that no stitch uses comes out as zero.
 
     Args:
-        state: Weights of our segmentor.
-        model: That segmentor; it may live on the meta device.
+        state: Weights of our segmentor, or of our classifier with a StitchedClsHead.
+        model: That model; it may live on the meta device.
         allow: Patterns of names that may stay unmatched or missing.
         class_position: Whether position embeddings have a row for the class token there, as with
-            the published code's ``is_deit_3=False``.
+            the published code's ``is_deit_3=False``; of segmentors alone.
 
     Raises:
         ValueError: If the published layout has no place for such a model, or names do not match.
@@ -102,6 +113,15 @@ def to_published(
 def _rules(
     model: nn.Module, lora_merged: bool = False, class_position: bool = False
 ) -> list[Rule]:
+    if reads_anchor_tokens(model):
+        if class_position:
+            raise ValueError(
+                'Published classifiers have no position for the class token: leave out '
+                '--class-position.'
+            )
+        own = model.state_dict()
+        rules = classifier_rules(model, lora_merged)
+        return [rule for rule in rules if all(name in own for name in rule.ours)]
     backbone = find_stitched_backbone(model)
     own = model.state_dict()
     rules = [Rule.rename(name, name) for name in own if not name.startswith(BACKBONE)]
@@ -121,6 +141,8 @@ def _constants(backbone: StitchedViT) -> dict[str, Tensor]:
         'position_grid': torch.tensor(backbone.anchor(0).vit.patch_embed.grid_size),
     }
     for label, anchor in backbone.anchors.items():
+        if backbone.space.normed_taps:
+            break  # the published weights have norms that are used
         for name, value in anchor.vit.norm.named_parameters():
             filled = torch.full(value.shape, float(name == 'weight'))
             constants[f'anchors.{label}.vit.norm.{name}'] = filled
@@ -162,15 +184,32 @@ def _wrong_shapes(
     return ''
 
 
+def _check_task(state: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Tell a checkpoint of another task than the config's."""
+    given, wanted = is_published_classifier(state), reads_anchor_tokens(model)
+    if given and not wanted:
+        raise ValueError(
+            f'The checkpoint is of a published classifier, the config of a {type(model).__name__} '
+            'without a StitchedClsHead: give a config such as cls_snnetv2_s-l_in1k.py.'
+        )
+    if wanted and not given:
+        raise ValueError(
+            'The checkpoint is not of a published SN-Netv2 classifier: it has no '
+            'anchors.0.head.weight (--reverse goes from ours to theirs; checkpoints of segmentors '
+            'need the config of a segmentor).'
+        )
+
+
 def _check_anchors(state: Mapping[str, Tensor], backbone: StitchedViT) -> None:
     """Tell anchors of other shapes in one line, before any of their weights is named."""
     shapes = []
     for number in range(len(backbone.anchors) + 1):
-        pattern = re.compile(rf'{BACKBONE}anchors\.{number}\.layers\.(\d+)\.')
-        depths = [int(found[1]) + 1 for found in map(pattern.match, state) if found]
-        norm = state.get(f'{BACKBONE}anchors.{number}.layers.0.ln1.weight')
-        if depths and norm is not None:
-            shapes.append(f'{max(depths)} x {norm.shape[-1]}')
+        pattern = re.compile(rf'({BACKBONE})?anchors\.{number}\.(layers|blocks)\.(\d+)\.')
+        depths = [int(found[3]) + 1 for found in map(pattern.match, state) if found]
+        norms = (f'{BACKBONE}anchors.{number}.layers.0.ln1', f'anchors.{number}.blocks.0.norm1')
+        widths = [state[f'{name}.weight'].shape[-1] for name in norms if f'{name}.weight' in state]
+        if depths and widths:
+            shapes.append(f'{max(depths)} x {widths[0]}')
     if not shapes:
         raise ValueError(
             'The checkpoint is not of a published SN-Netv2: it has no '

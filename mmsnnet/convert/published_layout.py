@@ -62,7 +62,7 @@ def backbone_rules(
         )
         rules += _block_rules(f'anchors.{number}.', f'anchors.{label}.vit.', vit)
     for key in network.space.layers:
-        rules += _stitch_rules(network, key, lora_merged)
+        rules += stitch_rules(network, key, lora_merged)
     return rules
 
 
@@ -114,7 +114,14 @@ def _block_rules(there: str, here: str, vit: Beit) -> Iterator[Rule]:
         )
 
 
-def _stitch_rules(network: StitchNetwork, key: LayerKey, lora_merged: bool) -> Iterator[Rule]:
+def stitch_rules(network: StitchNetwork, key: LayerKey, lora_merged: bool) -> Iterator[Rule]:
+    """Rules for one stitch layer, in segmentors and classifiers alike.
+
+    Args:
+        network: Backbone of the converted weights.
+        key: The layer.
+        lora_merged: Whether its published weight holds its low-rank update a second time.
+    """
     boundary = min((key.source, key.source_boundary), (key.target, key.target_boundary))[1]
     there = f'stitch_layers.{key.source}.{boundary - 1}.transform.'
     here = f'stitch_layers.{key.name(list(network.anchors))}.'

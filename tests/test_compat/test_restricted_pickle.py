@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import pickle
+from argparse import Namespace
 from collections import OrderedDict
 
 import numpy as np
@@ -59,6 +60,11 @@ def test_a_history_buffer_comes_back_with_its_statistics(reread):
     loaded = reread(a_buffer())
     np.testing.assert_array_equal(loaded.data[0], [2.5, 1.5, 4.0])
     assert [loaded.statistics(name) for name in safe_load.STATISTICS] == [1.5, 4.0, 4.0, 2.0]
+
+
+def test_arguments_of_a_command_line_come_back(reread):
+    args = Namespace(model='deit_small_patch16_LS', anchor_drop_path=[0.05, 0.4])
+    assert reread(dict(args=args))['args'] == args
 
 
 @pytest.mark.parametrize('code', safe_load.NUMBER_TYPES)

@@ -1,6 +1,7 @@
 """Loading of checkpoints under ``weights_only``: mmengine's own pass, everything else does not."""
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import pickle
@@ -62,6 +63,11 @@ def test_a_history_buffer_comes_back_with_its_values_and_statistics():
     np.testing.assert_array_equal(loaded.data[0], [2.5, 1.5, 4.0])
     np.testing.assert_array_equal(loaded.data[1], [1, 2, 1])
     assert [loaded.statistics(name) for name in safe_load.STATISTICS] == [1.5, 4.0, 4.0, 2.0]
+
+
+def test_arguments_of_a_command_line_come_back():
+    args = argparse.Namespace(model='deit_small_patch16_LS', anchor_drop_path=[0.05, 0.4])
+    assert torch.load(saved(dict(args=args)))['args'] == args
 
 
 @NEEDS_CHECKS
