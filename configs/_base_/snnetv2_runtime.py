@@ -19,5 +19,6 @@ find_unused_parameters = True
 # model_wrapper_cfg = dict(type='StitchDistributedDataParallel')
 
 # The anchors bound what lies between them; tools/test_all_stitches.py scores all the others.
+# stitches='front' follows the front within a fixed number of forwards (docs/front.md).
 val_cfg = dict(type='StitchValLoop', stitches='anchors', metric='mIoU')
 test_cfg = dict(type='StitchTestLoop', default_stitches='anchors', metric='mIoU')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmsnnet.models import StitchedViT, check_fitted, find_predicting_backbone
 from mmsnnet.registry import LOOPS
 from mmsnnet.stitching import Stitch, select_stitches
 
+from .front_follower import FRONT, FrontFollower
 from .iteration_timers import bound_timers
 from .nan_predictions import NanPredictions
 from .one_pass import BatchResults, OnePass, evaluate, evaluate_alone, reason_against
@@ -110,10 +111,14 @@ class StitchLoop:
             for stitch, values in self.run_stitches(self.scoring.stitches):
                 self.scoring.log(stitch, values)
                 scores[stitch] = values
-        metrics = self.scoring.summarise(self._without_nan(scores), self.evaluator)
+        metrics = self.summarise(self._without_nan(scores))
         self.runner.call_hook(f'after_{self.mode}_epoch', metrics=metrics)
         self.runner.call_hook(f'after_{self.mode}')
         return metrics
+
+    def summarise(self, scores: dict[Stitch, dict[str, Any]]) -> dict[str, Any]:
+        """Metrics of the summary and of every stitch; see :class:`StitchScoring`."""
+        return self.scoring.summarise(scores, self.evaluator)
 
     def run_iter(self, idx: int, data_batch: Any) -> None:
         """Run the active stitch on a batch and hand its outputs to the evaluator."""
@@ -236,19 +241,52 @@ def _naming_empty_data(loader: str) -> Iterator[None]:
 class StitchValLoop(StitchLoop, ValLoop):
     """Validation of a few stitches, by default of the anchors, which bound what lies between.
 
+    ``stitches='front'`` follows the front instead: at every validation the anchors, the front by
+    what is known so far, and a few explorers (see :class:`FrontFollowing`), within a fixed number
+    of forwards. What is known lies in the work directory, for a resumed training to choose as an
+    uninterrupted one (see :mod:`~mmsnnet.engine.front_state`).
+
     ``default_hooks.checkpoint`` with ``save_best='pareto/hypervolume', rule='greater'`` keeps the
     checkpoint of the best front (MMEngine needs the rule for metrics it does not know). Hooks and
     schedulers that wait for a metric which there will not be are refused before training.
     A stitch that predicts NaN gets NaN for its metrics, and training goes on.
-    See :class:`StitchLoop` for the arguments.
+    See :class:`StitchLoop` for the other arguments.
+
+    Args:
+        front: How a front is followed: ``max_forwards``, ``explorers``, ``seed`` (see
+            :class:`FollowOptions`); for ``stitches='front'`` alone.
+
+    Raises:
+        ValueError: If the front is to be followed without a metric, or cannot be.
     """
 
     mode = 'val'
     default_stitches = 'anchors'
 
-    def __init__(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self, runner: Runner, *args: Any, front: Mapping[str, int] | None = None, **kwargs: Any
+    ) -> None:
+        follows = kwargs.get('stitches') == FRONT
+        if follows:
+            kwargs['stitches'] = 'anchors'
+        elif front is not None:
+            raise ValueError("front=dict(...) of val_cfg goes with stitches='front' alone.")
         super().__init__(runner, *args, **kwargs)
         check_monitors(runner, self)
+        self._follower = FrontFollower(runner, self.scoring, front or {}) if follows else None
+
+    def run(self) -> dict[str, Any]:
+        """Score the stitches and return their metrics, those of the summary first."""
+        if self._follower is not None:
+            self.scoring.stitches = self._follower.choose()
+        return super().run()
+
+    def summarise(self, scores: dict[Stitch, dict[str, Any]]) -> dict[str, Any]:
+        """Metrics of the summary and of every stitch; what they say of the front is noted."""
+        metrics = super().summarise(scores)
+        if self._follower is not None:
+            self._follower.add(scores, metrics)
+        return metrics
 
     def on_nan(self, stitch: Stitch, idx: int) -> None:
         """Note the stitch, to be named at the end."""

@@ -116,10 +116,13 @@ class StitchScoring:
         self._warn(points)
         return {**self._summary(points), **metrics}
 
-    def _point(self, stitch: Stitch, values: Mapping[str, Any]) -> Point:
+    def quality(self, values: Mapping[str, Any]) -> float:
+        """The metric of the summary among those of a stitch; NaN if it is missing or infinite."""
         quality = float(_shortest(values.get(self.metric, math.nan)))
-        quality = quality if math.isfinite(quality) else math.nan
-        return Point(stitch.name, self.backbone.costs[stitch].flops, quality)
+        return quality if math.isfinite(quality) else math.nan
+
+    def _point(self, stitch: Stitch, values: Mapping[str, Any]) -> Point:
+        return Point(stitch.name, self.backbone.costs[stitch].flops, self.quality(values))
 
     def log(self, stitch: Stitch, values: Mapping[str, Any]) -> None:
         """Log the metric of the summary of a stitch."""
