@@ -165,6 +165,7 @@ setup(
         'cls': read_requirements('cls'),
         'deploy': read_requirements('deploy'),
         'hub': read_requirements('hub'),
+        'lora': read_requirements('lora'),
         'openvino': read_requirements('openvino'),
         'smp': read_requirements('smp'),
         'transformers': read_requirements('transformers'),

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from mmsnnet.compat.safe_schemes import META_KEY
 from mmsnnet.models import StitchedViT, find_stitched_backbone
 from mmsnnet.models.anchors.anchor_weights import read_state_dict
+from mmsnnet.models.anchors.lora import merge_lora
 from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
 from mmsnnet.models.host.loaded_model import set_loaded_attributes
 from mmsnnet.models.host.lookup import check_fitted, without_augmentation
@@ -75,6 +76,8 @@ def _state_of(
         for name, layer in backbone.stitch_layers.items()
     }
     given = model.state_dict()
+    for label in backbone.anchors:
+        merge_lora(given, f'{place}.anchors.{label}.vit.')
     state = {
         key: merged[key].merged_weight() if key in merged else given[key].detach()
         for key in extracted.state_dict()

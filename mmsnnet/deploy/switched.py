@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mmsnnet.models import StitchedViT
+from mmsnnet.models.anchors.lora import unload_lora
 from mmsnnet.models.host.head_statistics import HeadStatistics
 from mmsnnet.models.stitch_layer import StitchLayer
 from mmsnnet.models.stitch_network import AnchorTokens
@@ -243,6 +244,7 @@ def pruned(backbone: StitchedViT, steps: Sequence[Step]) -> StitchedViT:
         if not blocks:
             del network.anchors[label]
             continue
+        unload_lora(network.anchors[label].vit)
         network.anchors[label].keep_only(
             blocks, embedding=Embed(number) in used, norm=space.normed_taps and taps
         )

@@ -8,6 +8,8 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from .anchors.lora import fit_lora
+
 
 class CheckedLoading:
     """Checks every state dict that is loaded into a network, by whichever library.
@@ -66,18 +68,17 @@ def prepare_checkpoint(
     Raises:
         ValueError: If weights differ in shape, or are missing or too many where that matters.
     """
-    given = {key[len(prefix) :] for key in state_dict if key.startswith(prefix)}
-    if not any(key.startswith('anchors.') for key in given):
+    if not any(key.startswith(f'{prefix}anchors.') for key in state_dict):
         return
     own = network.state_dict()
-    grid_key = f'{prefix}position_grid'
-    stored = state_dict.get(grid_key)  # files without it count as square
+    stored = state_dict.get(f'{prefix}position_grid')  # files without it count as square
     old_grid = None if stored is None else tuple(stored.tolist())
     for label, anchor in network.anchors.items():
         place = f'{prefix}anchors.{label}.vit.'
+        fit_lora(anchor.vit, state_dict, place)
         anchor.fit_positions(state_dict, place, old_grid)
-    given.add('position_grid')
-    state_dict[grid_key] = own['position_grid']
+    state_dict[f'{prefix}position_grid'] = own['position_grid']
+    given = {key[len(prefix) :] for key in state_dict if key.startswith(prefix)}
     fitting = {key: state_dict[prefix + key] for key in given}
     is_whole = own.keys() <= given
     if not strict:

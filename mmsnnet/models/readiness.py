@@ -32,6 +32,29 @@ def warn_of_train_mode(backbone: Any) -> None:
     )
 
 
+def refuse_frozen_random(backbone: Any) -> None:
+    """Refuse to train beside frozen anchors that nothing pretrained was loaded into.
+
+    Args:
+        backbone: A StitchedViT about to train.
+
+    Raises:
+        ValueError: If its anchors are frozen, wholly or but for low-rank updates, and random.
+    """
+    known = backbone.was_loaded or not backbone.needs_anchor_weights
+    if backbone.training_mode == 'full' or known:
+        return
+    anchors = backbone.anchors.items()
+    random = [k for k, one in anchors if not (one.config.has_weights and backbone.is_init)]
+    if random:
+        raise ValueError(
+            f'training={backbone.training_mode!r} keeps the anchors as they are, but nothing '
+            f'pretrained was loaded into {" and ".join(random)}: name weights, '
+            'anchors=[dict(model_name=..., checkpoint=FILE), ...], and call init_weights(), load '
+            "a stitched checkpoint, or choose training='full'."
+        )
+
+
 def warn_if_random(backbone: Any, stitch: Stitch) -> None:
     """Warn of weights that were never loaded, and of stitch layers that were never fitted.
 

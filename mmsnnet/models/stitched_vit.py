@@ -11,7 +11,7 @@ import torch
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
 from mmengine.model import initialize
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmsnnet.registry import MODELS, STITCH_SAMPLERS
 from mmsnnet.results.initial_stitch import resolve_stitch
@@ -38,11 +38,12 @@ from .budget import BudgetMixin
 from .checkpoint_checks import CheckedLoading, check_initialized
 from .hub import HubMixin
 from .image_batches import image_batches
-from .readiness import warn_if_random, warn_of_train_mode
+from .readiness import refuse_frozen_random, warn_if_random, warn_of_train_mode
 from .recomputation import TrainingForwards, is_recomputation
 from .stitch_fit import StitchFit
 from .stitch_network import Features, StitchNetwork
 from .timm_interface import TimmInterface
+from .training_mode import TrainingMode
 
 for _sampler in (
     UniformStitchSampler,
@@ -94,6 +95,9 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         sampler: Config of the sampler that serves training without ``StitchSamplingHook``.
         init_cfg: MMEngine's; ``dict(type='Pretrained', checkpoint=..., prefix='backbone.')``
             loads a whole stitched backbone in place of the anchors' weights.
+        training: What learns (:class:`~mmsnnet.models.training_mode.TrainingMode`): 'full',
+            'lora' (needs the extra ``lora``) or 'stitches', which leaves the anchors as they are.
+        anchor_lora: ``dict(rank=16, alpha=None, dropout=0.0)`` of the anchors' updates in 'lora'.
 
     Attributes:
         configured_stitch: What ``stitch`` asked for, None if it was left out.
@@ -126,6 +130,8 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         sampler: Mapping[str, Any] | None = None,
         init_cfg: Mapping[str, Any] | None = None,
         lift_taps: bool = True,
+        training: str = 'full',
+        anchor_lora: Mapping[str, Any] | None = None,
         **inherited: Any,
     ) -> None:
         check_inherited_arguments(inherited)
@@ -140,13 +146,14 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         super().__init__(built, space, lora_rank, lora_alpha, with_cp, output_cls_token, init_cfg)
         self.img_size = size
         self.frozen_stages = check_frozen_stages(frozen_stages, space.anchors[-1].depth)
-        self._freeze()
+        self._mode = TrainingMode(training, self.frozen_stages, anchor_lora)
         self._stitch = resolve_stitch(self.space, size, stitch)
         self.configured_stitch = None if stitch is None else self._stitch
         self._prepare_training(sampler)
 
     def _prepare_training(self, sampler: Mapping[str, Any] | None) -> None:
-        """Lay out what training needs: weights to load, which forwards ran, what they run."""
+        """Lay out what training needs: weights to load and to train, what forwards ran and run."""
+        self._mode.apply(self)
         self._needs_anchor_weights = True
         for anchor in self.anchors.values():
             anchor.keeps_classifier = not self.space.lift_taps
@@ -235,6 +242,7 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         learns = torch.is_grad_enabled() or images.requires_grad
         if not learns and self._training_stitch is None:
             return self._stitch
+        refuse_frozen_random(self)
         if not self.is_fitted:
             print_log(
                 f'Stitch layers are not fitted: fitting them on the first training batch of '
@@ -256,39 +264,9 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         """Set the mode; frozen parts stay in eval mode, so that they drop no paths."""
         super().train(mode)
         if mode:
-            for module in self._frozen_modules():
+            for module in self._mode.frozen_modules(self):
                 module.eval()
         return self
-
-    def _freeze(self) -> None:
-        """Exclude the frozen weights from training."""
-        for module in self._frozen_modules():
-            module.requires_grad_(False)
-        for anchor in self.anchors.values() if self.frozen_stages >= 0 else ():
-            for name in ('cls_token', 'reg_token', 'dist_token', 'pos_embed'):
-                parameter = getattr(anchor.vit, name, None)
-                if parameter is not None:
-                    parameter.requires_grad_(False)
-            # Positions that all blocks share: a table of bias, rotary frequencies.
-            for parameter in anchor.shared_parameters():
-                parameter.requires_grad_(False)
-
-    def _frozen_modules(self) -> Iterator[nn.Module]:
-        """Modules with all their weights frozen: embeddings, and blocks that lie before a place.
-
-        A block of a smaller anchor is frozen if it ends at or before block ``frozen_stages`` on
-        the scale of the largest anchor.
-        """
-        if self.frozen_stages < 0:
-            return
-        for number, anchor in enumerate(self.anchors.values()):
-            yield anchor.vit.patch_embed
-            if hasattr(anchor.vit, 'norm_pre'):
-                yield anchor.vit.norm_pre
-            yield anchor.vit.pos_drop
-            for index, block in enumerate(anchor.vit.blocks):
-                if self.space.alignment.position(number, index + 1) <= self.frozen_stages:
-                    yield block
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Depth of a parameter on the scale of the largest anchor, and the number of depths.
@@ -374,6 +352,16 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         for batch in image_batches(images, num_images):
             self._fit.add(batch)
         return self._fit.solve()
+
+    @property
+    def training_mode(self) -> str:
+        """What learns: 'full', 'lora' or 'stitches'."""
+        return self._mode.name
+
+    @property
+    def needs_anchor_weights(self) -> bool:
+        """Whether :meth:`init_weights` is to load what the anchors' configs name."""
+        return self._needs_anchor_weights
 
     def skip_anchor_weights(self) -> None:
         """Make :meth:`init_weights` leave the anchors alone: a checkpoint will fill them."""

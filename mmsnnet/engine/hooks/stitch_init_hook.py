@@ -25,6 +25,7 @@ from mmsnnet.models import (
 from mmsnnet.models.host.classifier_weights import check_filled, fill_classifiers
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.host.head_weights import load_head_weights
+from mmsnnet.models.readiness import refuse_frozen_random
 from mmsnnet.registry import HOOKS
 
 
@@ -98,6 +99,7 @@ class StitchInitHook(Hook):
         """Check head and preprocessor, then fit unless a checkpoint brought fitted stitches."""
         backbone = find_stitched_backbone(runner.model)
         check_channels(runner.model)
+        refuse_frozen_random(backbone)
         _check_normalization(runner, backbone)
         if not getattr(runner, '_has_loaded', False):  # else its own classifiers would be lost
             self._fill_classifiers(runner)

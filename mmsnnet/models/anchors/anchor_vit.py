@@ -203,6 +203,14 @@ class AnchorViT(nn.Module, ABC):
 
 def recompute(call: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
     """Result of a call whose inner values the backward pass, if any, computes anew."""
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() and any(map(_learns, (call, *args, *kwargs.values()))):
         return checkpoint(call, *args, use_reentrant=False, **kwargs)
-    return call(*args, **kwargs)
+    return call(*args, **kwargs)  # checkpointing would keep its input even so
+
+
+def _learns(value: Any) -> bool:
+    """Whether gradients of a tensor, or of weights of a module or of a method's, are asked for."""
+    value = getattr(value, '__self__', value)
+    if isinstance(value, nn.Module):
+        return any(parameter.requires_grad for parameter in value.parameters())
+    return isinstance(value, Tensor) and value.requires_grad

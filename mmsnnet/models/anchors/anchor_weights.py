@@ -18,6 +18,7 @@ from ..checkpoint_checks import differences
 from ..checkpoint_file import load_safely
 from ..hub_access import hub_or_cache
 from .anchor_vit import AnchorViT
+from .lora import fit_lora
 
 #: Parts of classification and pretraining that a dense backbone does not hold.
 _IGNORED = ('head', 'fc_norm', 'attn_pool', 'pre_logits', 'mask_token', 'decoder', 'norm.')
@@ -176,6 +177,8 @@ def _load_checked(
 
     The final norm of files without one stays as it is where nothing passes it.
     """
+    state = dict(state)
+    fit_lora(anchor.vit, state)
     own = anchor.vit.state_dict()
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_IGNORED)}
     if not anchor.final_norm:
