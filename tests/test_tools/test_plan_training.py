@@ -36,11 +36,24 @@ def test_recomputing_blocks_and_frozen_anchors_take_less(capsys):
     assert found['with mixed precision']['activations'] < found['as planned']['activations']
 
 
+@pytest.mark.slow
+def test_several_configs_make_a_table_of_one_row_each(capsys):
+    other = str(config_path('cls_snnetv2_rooms.py'))
+    assert plan_training.main([ROOMS, other, '--batch-size', '2', '--gpus', '8']) == 0
+    header, rule, *rows = (line.split(' | ') for line in capsys.readouterr().out.splitlines())
+    assert [row[0] for row in rows] == ['| `upernet_snnetv2_rooms`', '| `cls_snnetv2_rooms`']
+    assert {len(header), *map(len, rows)} == {len(rule)}
+    for row in rows:
+        cheapest, middling, costliest, recomputed = map(float, row[2:6])
+        assert 0 < cheapest <= middling <= costliest and recomputed <= costliest
+
+
 @pytest.mark.parametrize(
     ('arguments', 'said'),
     [
         (['nowhere.py'], 'nowhere.py'),
         ([ROOMS, '--stitches', 'S7'], 'S7'),
+        ([ROOMS, ROOMS, '--format', 'json'], '--format json and --stitches take one config'),
         ([ROOMS, '--gpus', '0'], 'The number of GPUs must be 1 or more, got 0'),
         ([ROOMS, '--size', '1', '2', '3'], '--size takes one or two numbers'),
     ],

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -89,15 +90,44 @@ def _without_mask(index: Tensor | None) -> list[Tensor | None]:
 
 
 class _Arrays(TorchFunctionMode):
-    """Gives arrays and lists of zeros where code asks a tensor for its values."""
+    """Gives arrays and lists of zeros where code asks a tensor for its values.
+
+    Args:
+        joint_norms: Whether norms over a batch see other processes' images as well, so that one
+            value of their own is enough.
+    """
+
+    def __init__(self, joint_norms: bool) -> None:
+        super().__init__()
+        self._joint_norms = joint_norms
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
+        if func is functional.batch_norm and self._joint_norms:
+            return _unchecked_batch_norm(*args, **(kwargs or {}))
         if func in (Tensor.numpy, Tensor.tolist):
             zeros = np.zeros(tuple(args[0].shape), _numpy_type(args[0]))
             return zeros if func is Tensor.numpy else zeros.tolist()
         return func(*args, **(kwargs or {}))
+
+
+def _unchecked_batch_norm(
+    values: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Batch norm as torch computes it, without its refusal of one value per channel."""
+    if values.numel() == values.shape[1]:  # whose unbiased variance fake tensors fail at
+        mean = variance = None
+    return torch.batch_norm(
+        values, weight, bias, mean, variance, training, momentum, eps, cudnn_enabled=False
+    )
 
 
 class FakeExecution:
@@ -105,10 +135,15 @@ class FakeExecution:
 
     Results have the shapes, types and devices of a real run; their number is the most that values
     could lead to. Nothing is random, nothing is computed.
+
+    Args:
+        joint_norms: Whether norms over a batch see other processes' images as well, so that one
+            image of their own is enough.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, joint_norms: bool = False) -> None:
         self._mode = _FakeMode(allow_non_fake_inputs=True)
+        self._joint_norms = joint_norms
 
     def adopt(self, module: nn.Module) -> None:
         """Replace all parameters and buffers of a module, for good, by fake ones on the CPU."""
@@ -130,7 +165,7 @@ class FakeExecution:
         Args:
             observer: Mode of torch that sees all operators and their results, such as a meter.
         """
-        with _Arrays(), self._mode, _Answers(), observer:
+        with _Arrays(self._joint_norms), self._mode, _Answers(), observer:
             yield
 
 

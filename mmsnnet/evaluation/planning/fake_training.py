@@ -6,6 +6,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from mmengine import Config
@@ -49,23 +50,30 @@ class FakeTraining:
         model: The model; it can run nothing real any more.
         cfg: Its config, for the optimizer.
         low_precision: Type of autocast; None runs without.
+        processes: Number of processes, over which synchronised norms reach.
 
     Attributes:
-        backbone: Its stitched backbone.
+        backbone: Its stitched backbone, whose ``with_cp`` may be changed between steps.
         image_size: (height, width) in pixels of its training images.
+        low_precision: As the argument; it may be changed between steps.
     """
 
     def __init__(
-        self, model: nn.Module, cfg: Config, low_precision: torch.dtype | None = None
+        self,
+        model: nn.Module,
+        cfg: Config,
+        low_precision: torch.dtype | None = None,
+        processes: int = 1,
     ) -> None:
+        synchronised = any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
         self._model = revert_sync_batchnorm(model).train()
         self.backbone = find_stitched_backbone(model)
         self.backbone.skip_anchor_weights()
         self.backbone.mark_fitted()
         self.image_size = image_size_of(model)
-        self._precision = low_precision
+        self.low_precision = low_precision
         self._scope = cfg.get('default_scope', 'mmseg')
-        self._execution = FakeExecution()
+        self._execution = FakeExecution(joint_norms=synchronised and processes > 1)
         self._execution.adopt(self._model)
         self._meter = MemoryMeter()
         self._learning = [p for p in self._model.parameters() if p.requires_grad]
@@ -119,6 +127,9 @@ class FakeTraining:
             stitch: What runs.
             batch_size: Images of this device.
             size: Their (height, width) in pixels.
+
+        Raises:
+            ValueError: If a norm over the batch gets one value per channel, as it would later.
         """
         self.backbone.set_training_stitch(stitch)
         meter = self._meter
@@ -140,10 +151,22 @@ class FakeTraining:
 
     def _loss(self, batch_size: int, size: tuple[int, int]) -> Tensor:
         images, samples = training_batch(self._model, batch_size, size)
-        enabled = self._precision is not None
-        with torch.autocast('cpu', dtype=self._precision or torch.bfloat16, enabled=enabled):
-            losses = self._model.loss(images, samples)
+        enabled = self.low_precision is not None
+        with torch.autocast('cpu', dtype=self.low_precision or torch.bfloat16, enabled=enabled):
+            losses = self._losses(images, samples)
         return self._model.parse_losses(losses)[0]
+
+    def _losses(self, images: Tensor, samples: list[Any]) -> dict[str, Tensor]:
+        try:
+            return self._model.loss(images, samples)
+        except ValueError as error:
+            if 'more than 1 value per channel' not in str(error):
+                raise
+            raise ValueError(
+                f'A process with a batch size of {len(images)} cannot train this model: a norm '
+                'over the batch gets one value per channel. Take 2 or more, or SyncBN in several '
+                'processes.'
+            ) from error
 
 
 def _bytes_of(tensors: list[Tensor]) -> int:

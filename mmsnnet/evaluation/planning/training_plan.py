@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -53,6 +53,7 @@ class TrainingPlan:
         bucket_bytes: Copies of gradients that DistributedDataParallel keeps; 0 with one process.
         averaged_bytes: Copy of the weights that an EMAHook keeps; 0 without.
         idle_share: Share of all gradients that are zero in a step, on average over the sampler.
+        variants: The costliest of ``stitches`` under other settings, by their name.
     """
 
     batch_size: int
@@ -63,6 +64,7 @@ class TrainingPlan:
     bucket_bytes: int
     averaged_bytes: int
     idle_share: float
+    variants: Mapping[str, PlannedStitch] = field(default_factory=dict)
 
     def device_bytes(self, stitch: PlannedStitch) -> int:
         """Peak of a device over a step of a stitch."""
@@ -113,6 +115,7 @@ def plan_training(
     image_size: tuple[int, int] | None = None,
     gpus: int = 1,
     amp: bool | None = None,
+    variants: bool = False,
 ) -> TrainingPlan:
     """Plan the training of a model, which can run nothing real afterwards.
 
@@ -124,6 +127,7 @@ def plan_training(
         image_size: Their (height, width) in pixels; the config's by default.
         gpus: Number of processes.
         amp: Whether autocast is on; as the config says by default.
+        variants: Whether to plan recomputed blocks and the other precision, too.
 
     Raises:
         KeyError: If there is no such stitch.
@@ -131,18 +135,20 @@ def plan_training(
     """
     batch_size = batch_size_of(cfg) if batch_size is None else batch_size
     _check(cfg, batch_size, gpus)
-    training = FakeTraining(model, cfg, _precision(cfg, amp))
+    training = FakeTraining(model, cfg, _precision(cfg, amp), gpus)
     space, learning = training.backbone.space, training.learning_bytes
     size = tuple(image_size or training.image_size)
     names = stitches or _spread(training.backbone)
-    planned = [_planned(training, space[name], batch_size, size) for name in names]
+    chosen = sorted(map(space.__getitem__, names), key=lambda s: training.backbone.costs[s].flops)
+    planned = [_planned(training, stitch, batch_size, size) for stitch in chosen]
     return TrainingPlan(
         *(batch_size, size, gpus),
-        tuple(sorted(planned, key=lambda one: one.flops)),
+        tuple(planned),
         learning,
         bucket_bytes=learning if gpus > 1 else 0,
         averaged_bytes=planned[0].memory.weights if _averages_weights(cfg) else 0,
         idle_share=_mean_idle_share(training, cfg),
+        variants=_variants(training, chosen[-1], batch_size, size) if variants else {},
     )
 
 
@@ -157,12 +163,27 @@ def _check(cfg: Config, batch_size: int, gpus: int) -> None:
         raise ValueError('The config has no optim_wrapper, so it describes no training.')
     if gpus < 1:
         raise ValueError(f'The number of GPUs must be 1 or more, got {gpus}.')
-    if batch_size < 2:
-        raise ValueError(
-            f'The batch size must be 2 or more, got {batch_size}: a process is planned by itself, '
-            'and norms over a batch cannot train on one image. Plan with 2 and subtract what one '
-            'more image takes.'
-        )
+    if batch_size < 1:
+        raise ValueError(f'The batch size must be 1 or more, got {batch_size}.')
+
+
+def _variants(
+    training: FakeTraining, stitch: Stitch, batch_size: int, size: tuple[int, int]
+) -> dict[str, PlannedStitch]:
+    """A stitch with blocks recomputed or not, in the other precision, and with both."""
+    backbone, low = training.backbone, training.low_precision
+    recomputes = backbone.with_cp
+    cp, precision = f'with_cp={not recomputes}', f'{"without" if low else "with"} mixed precision'
+    found = {}
+    for name, changes_cp, changes_precision in (
+        (cp, True, False), (precision, False, True), ('both', True, True)
+    ):  # fmt: skip
+        backbone.with_cp = recomputes != changes_cp
+        if changes_precision:
+            training.low_precision = None if low else torch.bfloat16
+        found[name] = _planned(training, stitch, batch_size, size)
+        backbone.with_cp, training.low_precision = recomputes, low
+    return found
 
 
 def _spread(backbone: StitchedViT) -> list[str]:

@@ -112,9 +112,18 @@ def test_a_config_without_an_optimizer_is_refused():
 
 @pytest.mark.parametrize(
     ('wrong', 'said'),
-    [(dict(gpus=0), '1 or more, got 0'), (dict(batch_size=1), '2 or more, got 1')],
+    [(dict(gpus=0), '1 or more, got 0'), (dict(batch_size=0), '1 or more, got 0')],
 )
 def test_impossible_numbers_are_refused(wrong, said):
     cfg = recipe()
     with pytest.raises(ValueError, match=said):
         plan_training(build_without_data(cfg), cfg, ['S6'], **{'batch_size': 2, **wrong})
+
+
+def test_one_image_is_refused_where_a_norm_would_refuse_it_and_planned_where_norms_are_joint():
+    """SyncBN sees the images of other processes too."""
+    cfg = recipe()
+    plan = plan_training(build_without_data(cfg), cfg, ['S6'], 1, SIZE, gpus=2)
+    assert plan.batch_size == 1 and plan.stitches[0].memory.activations > 0
+    with pytest.raises(ValueError, match='batch size of 1 cannot train this model'):
+        plan_training(build_without_data(cfg), cfg, ['S6'], 1, SIZE, gpus=1)
