@@ -24,8 +24,9 @@ from mmsnnet.stitching.sampler import (
     UniformStitchSampler,
 )
 
+from .anchor_files import restore_anchors
 from .anchors.anchor_config import DEFAULT_ANCHORS, AnchorConfig
-from .anchors.anchor_weights import fold_normalization, load_anchor_weights
+from .anchors.anchor_weights import load_for_images
 from .anchors.build import build_anchors
 from .argument_checks import (
     as_taps,
@@ -388,12 +389,11 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
             check_initialized(self, self.init_cfg)
         elif self._needs_anchor_weights:
             for anchor in self.anchors.values():
-                load_anchor_weights(anchor)
-                if anchor.config.has_weights and anchor.normalization != self.normalization:
-                    fold_normalization(anchor.vit, anchor.normalization, self.normalization)
+                load_for_images(anchor, self.normalization)
         self._is_init = True
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        restore_anchors(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args)
         self._fit = self._fitted = None
 

@@ -11,6 +11,7 @@ import torch
 from mmsnnet.deploy.extraction import extract
 from mmsnnet.deploy.switched import SwitchedBackbone
 from mmsnnet.models.host.loaded_model import set_loaded_attributes
+from mmsnnet.results.fingerprint import fingerprint_file
 from tests.toy_segmentation import (
     NAMES,
     backbone_of,
@@ -142,3 +143,90 @@ def test_extraction_and_graphs_of_all_stitches_merge_lora(lora):
         torch.testing.assert_close(extracted(images), logits, rtol=1e-4, atol=1e-4)
         for one, other in zip(switched(images, torch.tensor(number)), expected):
             torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+NAMED = [dict(type='StitchAnchorFilesHook')]
+
+
+def with_files(folder: Path, **settings: Any) -> dict[str, Any]:
+    """Settings of a training of stitches whose checkpoints leave the anchors out."""
+    hooks = toy_config(folder, folder).custom_hooks
+    return mode_settings(folder, 'stitches', custom_hooks=[*hooks, *NAMED], **settings)
+
+
+@pytest.fixture(scope='module')
+def named(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    """Folder and weights of a run whose checkpoints name the anchors' files."""
+    folder = tmp_path_factory.mktemp('named')
+    runner = toy_runner(data, folder / 'run', **with_files(folder))
+    runner.register_hook(dict(type='EMAHook', momentum=0.3), priority='NORMAL')
+    runner.train()
+    return folder, weights(runner)
+
+
+def test_a_checkpoint_without_anchors_loads_as_the_whole_one_by_whichever_way(named, data):
+    folder, whole = named
+    saved = torch.load(folder / 'run/iter_6.pth', weights_only=True)
+    for key in ('state_dict', 'ema_state_dict'):
+        assert not [name for name in saved[key] if '.anchors.' in name]
+    assert any(name.endswith('anchor_files') for name in saved['ema_state_dict'])
+    runner = toy_runner(data, folder / 'test', load_from=str(folder / 'run/iter_6.pth'),
+                        **with_files(folder))  # fmt: skip
+    runner.load_or_resume()
+    assert backbone_of(runner).was_loaded
+    for name, value in anchors_in(weights(runner)).items():
+        assert torch.equal(value, whole[f'backbone.{name}'])
+    elsewhere = toy_runner(data, folder / 'elsewhere')  # its config names no files
+    elsewhere.model.load_state_dict(saved['state_dict'])
+    for name, value in anchors_in(weights(elsewhere)).items():
+        assert torch.equal(value, whole[f'backbone.{name}'])
+
+
+def test_a_run_whose_checkpoints_lack_the_anchors_resumes_exactly(data, tmp_path):
+    whole = toy_runner(data, tmp_path / 'run', **with_files(tmp_path))
+    whole.train()
+    (tmp_path / 'run/last_checkpoint').write_text(str(tmp_path / 'run/iter_3.pth'))
+    resumed = toy_runner(data, tmp_path / 'run', resume=True, **with_files(tmp_path))
+    resumed.train()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(resumed)[name])
+
+
+def test_a_changed_or_missing_file_is_named_with_its_hash(named, data, tmp_path):
+    folder, _ = named
+    settings = with_files(tmp_path, load_from=str(folder / 'run/iter_6.pth'))
+    path = Path(settings['model']['backbone']['anchors'][1]['checkpoint'])
+    known = fingerprint_file(path)
+    state = torch.load(path)
+    state['cls_token'] += 1
+    torch.save(state, path)
+    runner = toy_runner(data, tmp_path / 'run', **settings)
+    with pytest.raises(ValueError, match=f'{path.name} of anchor L is not the one') as caught:
+        runner.load_or_resume()
+    assert fingerprint_file(path) in str(caught.value) and known in str(caught.value)
+    assert '\n' not in str(caught.value)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=rf'leaves out anchor L, whose file .*{known}'):
+        toy_runner(data, tmp_path / 'run', **settings).load_or_resume()
+
+
+@pytest.mark.parametrize('case', ['learning', 'no file', 'other weights'])
+def test_anchors_that_no_file_gives_again_are_not_left_out(data, tmp_path, case):
+    settings = with_files(tmp_path)
+    if case == 'learning':
+        settings['model']['backbone']['training'] = 'full'
+    if case == 'no file':
+        settings['model']['backbone'].pop('anchors')
+    runner = toy_runner(data, tmp_path / 'run', **settings)
+    hook = next(hook for hook in runner.hooks if type(hook).__name__ == 'StitchAnchorFilesHook')
+    backbone_of(runner).init_weights()
+    if case == 'other weights':
+        backbone_of(runner).load_state_dict(backbone_of(runner).state_dict() | {
+            'anchors.L.vit.cls_token': torch.ones(1, 1, 32)
+        })
+    said = {'learning': "set training='stitches'", 'no file': 'anchor S, whose weights come from '
+            'no file', 'other weights': 'anchor L: 1 of its weights, e.g. cls_token'}  # fmt: skip
+    before = weights(runner)
+    with pytest.raises(ValueError, match=said[case]):
+        hook.before_train(runner)
+    assert all(torch.equal(value, before[name]) for name, value in weights(runner).items())

@@ -22,6 +22,7 @@ from mmsnnet.models import (
     find_predicting_backbone,
     find_stitched_backbone,
 )
+from mmsnnet.models.anchor_files import names_anchor_files
 from mmsnnet.models.host.classifier_weights import check_filled, fill_classifiers
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.host.head_weights import load_head_weights
@@ -171,7 +172,7 @@ def _hand_to_teachers(model: nn.Module, student: StitchedViT) -> None:
 
 
 def _checkpoint_to_come_fills_anchors(runner: Runner) -> bool:
-    """Whether the checkpoint that the runner is about to load or resume holds the anchors."""
+    """Whether the checkpoint that the runner is about to load or resume brings the anchors."""
     source = runner._load_from
     if source is None and runner._resume:
         source = find_latest_checkpoint(runner.work_dir)
@@ -179,7 +180,8 @@ def _checkpoint_to_come_fills_anchors(runner: Runner) -> bool:
         return False
     content: Any = CheckpointLoader.load_checkpoint(source, map_location='cpu')
     names = content.get('state_dict', content)
-    return any('anchors.' in name and '.vit.' in name for name in names)
+    whole = any('anchors.' in name and '.vit.' in name for name in names)
+    return whole or names_anchor_files(names)
 
 
 def _check_normalization(runner: Runner, backbone: StitchedViT) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..checkpoint_checks import differences
 from ..checkpoint_file import load_safely
 from ..hub_access import hub_or_cache
+from .anchor_config import AnchorConfig
 from .anchor_vit import AnchorViT
 from .lora import fit_lora
 
@@ -29,14 +30,40 @@ _OF_STITCHED = re.compile(r'(?P<model>.*)backbone\.anchors\.(?P<label>[^.]+)\.vi
 _HINT = 'Give a local file instead: anchors=[dict(model_name={name!r}, checkpoint=FILE), ...].'
 
 
-def load_anchor_weights(anchor: AnchorViT) -> None:
-    """Load what the config of an anchor names: a file, timm's weights, or nothing.
+def load_for_images(
+    anchor: AnchorViT,
+    normalization: tuple[Sequence[float], Sequence[float]],
+    config: AnchorConfig | None = None,
+) -> None:
+    """Load an anchor's weights, for images that come with a normalisation.
+
+    Args:
+        anchor: The anchor; another normalisation than its own is folded into it.
+        normalization: Mean and standard deviation per channel, in [0, 1].
+        config: As of :func:`load_anchor_weights`.
 
     Raises:
         FileNotFoundError: If the file is missing, or timm's weights cannot be fetched.
         ValueError: If the weights do not fit the anchor.
     """
-    config = anchor.config
+    config = config or anchor.config
+    load_anchor_weights(anchor, config)
+    if config.has_weights and anchor.normalization != normalization:
+        fold_normalization(anchor.vit, anchor.normalization, normalization)
+
+
+def load_anchor_weights(anchor: AnchorViT, config: AnchorConfig | None = None) -> None:
+    """Load what the config of an anchor names: a file, timm's weights, or nothing.
+
+    Args:
+        anchor: The anchor.
+        config: Config that names them in place of the anchor's own.
+
+    Raises:
+        FileNotFoundError: If the file is missing, or timm's weights cannot be fetched.
+        ValueError: If the weights do not fit the anchor.
+    """
+    config = config or anchor.config
     if config.checkpoint is not None:
         source, prefix = config.checkpoint, config.checkpoint_prefix
         content = _read_weights(source)
