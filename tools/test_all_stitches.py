@@ -386,7 +386,7 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     sweep = StitchSweep(runner, args.seed)
     chosen = list(select_stitches(backbone.space, sweep.costs.flops, wanted))
     stitches = sweep.share(chosen, options)
-    sweep.open(args.out, args.overwrite, facts, args.merge, race)
+    sweep.open(args.out, args.overwrite, facts, args.merge, race, not options.is_share)
     if args.recalibrate_bn:
         recalibrate(sweep, chosen, args)
     sweep.merge(args.merge)
@@ -446,6 +446,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     elif sweep.results is not None:
         tell_dropped(sweep)
         report(sweep, cfg, args)
+    sweep.close()
     return 0
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .certainty import CERTAINTY_NAME
+from .files import naming_file
 from .records import (
     RECORDS_NAME,
     Record,
@@ -81,12 +82,13 @@ class ResultsFolder:
             ValueError: If keys or values are wrong, the stitch has a record already, or another
                 process wrote to the file since it was opened.
             TypeError: If a metric is not a number.
+            OSError: If the disk is full.
         """
         record = checked_record(record)
         if record['name'] in self._records:
             raise ValueError(f'{self._path} holds a record of {record["name"]!r} already.')
         line = json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b'\n'
-        with open(self._path, 'a+b') as file:
+        with naming_file(self._path), open(self._path, 'a+b') as file:
             if file.seek(0, os.SEEK_END) != self._seen_bytes:
                 raise ValueError(f'{self._path} was changed by another process; one may write.')
             file.truncate(self._whole_bytes)

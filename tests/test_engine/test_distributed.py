@@ -264,3 +264,20 @@ def test_two_processes_score_the_stitches_as_one_does(data, tmp_path, capsys, wa
     table = capsys.readouterr().out.replace(str(tmp_path / 'one'), '').splitlines()[-9:]
     printed = done.stdout.replace(str(tmp_path / 'two'), '')
     assert all(printed.count(line) == 1 for line in table if not line.startswith('+'))
+
+
+@pytest.mark.slow
+def test_more_processes_than_images_score_the_stitches_as_one_does(tmp_path):
+    data = write_images(tmp_path / 'data', val=2)
+    runner = toy_runner(data, tmp_path / 'run', train_cfg=dict(max_iters=3))
+    runner.train()
+    runner.cfg.dump(tmp_path / 'config.py')
+    tool = ROOT / 'tools' / 'test_all_stitches.py'
+    call = [str(tmp_path / 'config.py'), str(tmp_path / 'run' / 'iter_3.pth'), '--out']
+    torchrun = ['-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '3']
+    assert main([*call, str(tmp_path / 'one')]) == 0
+    done = run_python(*torchrun, tool, *call, tmp_path / 'three', '--launcher', 'pytorch')
+    assert done.returncode == 0, done.stderr
+    one, three = (read(tmp_path / out / 'stitches.jsonl') for out in ('one', 'three'))
+    assert one == three
+    assert {row['name'] for row in one} == set(NAMES)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +16,13 @@ import torch
 from mmseg.evaluation import IoUMetric
 
 from mmsnnet.engine.nan_predictions import NanPredictions
-from tests.toy_segmentation import NAMES, toy_config, toy_runner, write_images
+from tests.toy_segmentation import (
+    NAMES,
+    child_environment,
+    toy_config,
+    toy_runner,
+    write_images,
+)
 from tools import choose_stitch
 from tools.test_all_stitches import main
 
@@ -251,3 +262,61 @@ def test_a_refused_sweep_takes_nothing_from_a_folder_that_was_there(command, tmp
     before = sorted((tmp_path / 'out').rglob('*'))
     assert command('--stitches', 'S9') == 2
     assert sorted((tmp_path / 'out').rglob('*')) == before
+
+
+# -- the folder ---------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_again_and_again_loses_nothing(
+    command, tmp_path, capsys, monkeypatch
+):
+    """It is full at some writes, of a shard, of statistics, of a record and of the report."""
+    assert command('--shard-size=1') == 0
+    expected, synced, writes, failed = records(tmp_path / 'out'), os.fsync, [0], []
+
+    def sync(file):
+        writes[0] += 1
+        if writes[0] in (2, 7, 10, 14):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        synced(file)
+
+    monkeypatch.setattr(os, 'fsync', sync)
+    out = tmp_path / 'full'
+    while command('--shard-size=1', out=out) != 0:
+        line = error_line(capsys)
+        failed.append(re.fullmatch(rf'.*error: {out}/(.*): No space left on device', line)[1])
+    assert records(out) == expected
+    kinds = [name.split('/')[0] for name in failed]
+    assert kinds == ['shards', 'stitches.jsonl', 'image_statistics', 'pareto.json'], failed
+    assert not list(out.rglob('*.tmp'))
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended_however_it_did(
+    command, tmp_path, capsys
+):
+    out = tmp_path / 'out'
+    hold = f"""
+import sys, time
+from pathlib import Path
+from mmsnnet.results.folder_lock import FolderLock
+lock = FolderLock(Path({str(out)!r}))
+sys.stdout.write('held')
+sys.stdout.flush()
+time.sleep(600)
+"""
+    child = subprocess.Popen(
+        [sys.executable, '-c', hold], env=child_environment(), stdout=subprocess.PIPE
+    )
+    try:
+        assert child.stdout.read(4) == b'held'
+        assert command() == 2
+        line = error_line(capsys)
+        assert f'{out} is being written by process {child.pid} of ' in line
+        assert not (out / 'run.json').exists()
+        assert command('--shard=1/2') == 0  # shares may be done side by side
+    finally:
+        child.kill()
+        child.communicate()
+    assert command() == 0
+    assert records(out).keys() == set(SOME)
+    assert not (out / '.lock').exists()

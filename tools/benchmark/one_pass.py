@@ -29,18 +29,19 @@ from mmsnnet.registry import MODELS
 from mmsnnet.stitching.route_tree import RouteTree
 
 GOAL = 0.42
-CLASSES = tuple(map(str, range(21)))
+CLASSES = 21
 
 
 class Noise(Dataset):
-    """Images of noise with labels, as mmseg's pipelines deliver them."""
+    """Images of noise with labels of square cells, as mmseg's pipelines deliver them."""
 
-    metainfo = dict(classes=CLASSES)
-
-    def __init__(self, count: int, size: int) -> None:
+    def __init__(self, count: int, size: int, classes: int, cell: int) -> None:
+        self.metainfo = dict(classes=tuple(map(str, range(classes))))
         generator = torch.Generator().manual_seed(0)
         self._images = torch.randint(0, 256, (count, 3, size, size), generator=generator)
-        self._labels = torch.randint(0, len(CLASSES), (count, 1, size, size), generator=generator)
+        cells = torch.randint(0, classes, (count, 1, *[-(-size // cell)] * 2), generator=generator)
+        labels = cells.repeat_interleave(cell, -1).repeat_interleave(cell, -2)
+        self._labels = labels[..., :size, :size]
 
     def __len__(self) -> int:
         return len(self._images)
@@ -54,7 +55,7 @@ class Noise(Dataset):
         return dict(inputs=self._images[index].to(torch.uint8), data_samples=sample)
 
 
-def segmentor(widths: Sequence[int], size: int) -> dict[str, Any]:
+def segmentor(widths: Sequence[int], size: int, classes: int = CLASSES) -> dict[str, Any]:
     """Config of a stitched segmentor with the naive head of SETR, on taps after each quarter."""
     anchors = [anchor(12, widths[0]), anchor(24, widths[1])]
     return dict(
@@ -67,7 +68,7 @@ def segmentor(widths: Sequence[int], size: int) -> dict[str, Any]:
         ),
         decode_head=dict(
             type='SETRUPHead', in_channels=widths[1], in_index=3, channels=64, num_convs=1,
-            num_classes=len(CLASSES), up_scale=4, kernel_size=1, norm_cfg=dict(type='BN'),
+            num_classes=classes, up_scale=4, kernel_size=1, norm_cfg=dict(type='BN'),
             dropout_ratio=0, align_corners=False,
         ),
         train_cfg=dict(),
@@ -75,18 +76,27 @@ def segmentor(widths: Sequence[int], size: int) -> dict[str, Any]:
     )  # fmt: skip
 
 
-def build_loop(widths: Sequence[int], size: int, images: int, work_dir: str) -> Any:
-    """Test loop of all stitches, as a Runner builds it."""
+def build_loop(
+    widths: Sequence[int],
+    size: int,
+    images: int,
+    work_dir: str,
+    classes: int = CLASSES,
+    cell: int = 1,
+) -> Any:
+    """Test loop of all stitches, as a Runner builds it; labels come in cells of some pixels."""
     from mmseg.evaluation import IoUMetric
 
     with DefaultScope.overwrite_default_scope('mmseg'), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = MODELS.build(ConfigDict(segmentor(widths, size)))
+        model = MODELS.build(ConfigDict(segmentor(widths, size, classes)))
     find_stitched_backbone(model).mark_fitted()
     runner = Runner(
         model=model,
         work_dir=work_dir,
-        test_dataloader=DataLoader(Noise(images, size), batch_size=1, collate_fn=collate),
+        test_dataloader=DataLoader(
+            Noise(images, size, classes, cell), batch_size=1, collate_fn=collate
+        ),
         test_cfg=dict(type='StitchTestLoop'),
         test_evaluator=Evaluator(IoUMetric()),
         default_scope='mmseg',

@@ -15,6 +15,7 @@ from torch import nn
 from mmsnnet.models import check_loaded, find_predicting_backbone, without_augmentation
 from mmsnnet.models.host.head_statistics import STATISTICS_NAME
 from mmsnnet.models.host.head_weights import check_heads_loaded
+from mmsnnet.results.folder_lock import FolderLock
 from mmsnnet.results.records import RECORDS_NAME, stitch_fields
 from mmsnnet.results.results_folder import ResultsFolder, open_results
 from mmsnnet.results.run_file import RUN_NAME, check_fingerprint, describe_space
@@ -104,6 +105,7 @@ class StitchSweep:
         self._race: RaceOptions | None = None
         self._race_file: RaceFile | None = None
         self._order_seed: int | None = None
+        self._lock: FolderLock | None = None
 
     def open(
         self,
@@ -112,6 +114,7 @@ class StitchSweep:
         more: Mapping[str, Any] | None = None,
         merging: Sequence[str] = (),
         race: RaceOptions | None = None,
+        alone: bool = True,
     ) -> None:
         """Open the results folder; the last thing that can be refused before scoring.
 
@@ -122,11 +125,14 @@ class StitchSweep:
             merging: Folders to :meth:`merge` later, to be refused before anything is written.
             race: Let stitches race; None to score all of them on all images. A race that was begun
                 in the folder is then continued as that, with the stitches that it dropped.
+            alone: Whether no other run may write to the folder meanwhile; False for a share of
+                the work.
 
         Raises:
             FileNotFoundError: If there is no such folder of results to merge.
             ValueError: If this folder or one of those holds results of another run, or of another
-                race, or the images of a full sweep that are to be continued as a race.
+                race, or the images of a full sweep that are to be continued as a race, or another
+                process writes to it.
         """
         self.directory = Path(directory)
         if race is not None:
@@ -136,17 +142,33 @@ class StitchSweep:
         gather(None)  # until then processes may read what is to be discarded
         with failing_together():
             if is_main_process():
-                self._open(overwrite, more or {}, merging)
+                self._open(overwrite, more or {}, merging, alone)
         race_file = self._race_file
         self._order_seed = broadcast(None if race_file is None else race_file.settings.get('seed'))
 
     def _open(
-        self, overwrite: bool, more: Mapping[str, Any], merging: Sequence[str]
+        self, overwrite: bool, more: Mapping[str, Any], merging: Sequence[str], alone: bool
     ) -> None:
         cfg, dataset = self.runner.cfg, self.loop.dataloader.dataset
         self._fingerprint = {**run_fingerprint(cfg, cfg.load_from, dataset), **more}
         for folder in merging:
             self._check_merging(Path(folder))
+        if alone and not self.directory.is_file():
+            self._lock = FolderLock(self.directory)
+        try:
+            self._open_results(overwrite)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let other runs write to the results folder; the end of the process does so too."""
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _open_results(self, overwrite: bool) -> None:
+        cfg = self.runner.cfg
         details = {
             'checkpoint': str(cfg.load_from),
             'image_size': list(self.backbone.img_size),

@@ -224,17 +224,33 @@ def test_a_shuffled_order_cannot_race(run, tmp_path):
         run(tmp_path / 'out', RACE, test_dataloader=shuffled)
 
 
+def race_in_processes(config, out, count):
+    """Race by the command, in some processes."""
+    config.dump(str(out.parent / 'config.py'))
+    done = run_python(
+        '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', count,
+        'tools/test_all_stitches.py', out.parent / 'config.py', config.load_from, '--out', out,
+        '--launcher', 'pytorch', '--front', '--drop-confidence', '0.8', '--seed', '3',
+        '--min-images', '4', '--metric', 'mIoU', '--shard-size', '2',
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 def test_two_processes_race_as_one_does(raced, runner_config, tmp_path):
-    config = runner_config()
-    config.dump(str(tmp_path / 'config.py'))
-    arguments = [
-        '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node', '2',
-        'tools/test_all_stitches.py', tmp_path / 'config.py', config.load_from, '--out',
-        tmp_path / 'two', '--launcher', 'pytorch', '--front', '--drop-confidence', '0.8', '--seed',
-        '3', '--min-images', '4', '--metric', 'mIoU', '--shard-size', '2',
-    ]  # fmt: skip
-    done = run_python(*arguments)
-    assert done.returncode == 0, done.stderr
+    race_in_processes(runner_config(), tmp_path / 'two', 2)
     assert race_of(tmp_path / 'two') == race_of(raced)
     assert read_records(tmp_path / 'two') == read_records(raced)
+
+
+@pytest.mark.slow
+def test_a_race_that_crashed_goes_on_with_another_number_of_processes(
+    run, raced, runner_config, tmp_path, calls, folders
+):
+    calls[1].limit = len(folders[1]) // 2
+    with pytest.raises(RuntimeError, match='out of calls'):
+        run(tmp_path / 'three', RACE)
+    assert race_of(tmp_path / 'three')['looks'] != race_of(raced)['looks']
+    race_in_processes(runner_config(), tmp_path / 'three', 3)
+    assert race_of(tmp_path / 'three') == race_of(raced)
+    assert read_records(tmp_path / 'three') == read_records(raced)
