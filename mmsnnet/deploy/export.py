@@ -254,8 +254,9 @@ def inference_of(
     elif len(names) > 1:
         module = SwitchedInference(model, names, metadata.image_size)
     else:
-        module = single_inference(model, names[0])
-        module = with_free_sizes(module) if metadata.dynamic_size else module
+        size = None if metadata.dynamic_size else metadata.image_size
+        module = single_inference(model, names[0], size)
+        module = module if size else with_free_sizes(module)
     return (PictureInference(module, metadata) if metadata.preprocessing else module).eval()
 
 

@@ -22,7 +22,7 @@ from mmsnnet.models.host.lookup import (
 from mmsnnet.models.stitch_network import RunState
 from mmsnnet.stitching import Tap
 
-from .switched import StitchChoice, SwitchedBackbone, pruned, switch_norms
+from .switched import StitchChoice, SwitchedBackbone, fix_grids, pruned, switch_norms
 
 
 def task_of(model: nn.Module) -> str:
@@ -96,29 +96,37 @@ class RouteBackbone(nn.Module):
     Args:
         backbone: Fitted backbone, in eval mode.
         stitch: Name of the stitch.
+        image_size: (height, width) in pixels of all images; None lets any in.
     """
 
-    def __init__(self, backbone: StitchedViT, stitch: str) -> None:
+    def __init__(
+        self, backbone: StitchedViT, stitch: str, image_size: tuple[int, int] | None = None
+    ) -> None:
         super().__init__()
         self.program = backbone.space.program(stitch)
         self.network = pruned(backbone, self.program)
+        if image_size is not None:
+            fix_grids(self.network, image_size)
 
     def forward(self, images: Tensor) -> Any:
         """Features of normalised images (B, C, H, W), as StitchedViT."""
         return self.network.outputs(self.network.advance(RunState(images), self.program))
 
 
-def single_inference(model: nn.Module, stitch: str) -> FixedInference:
+def single_inference(
+    model: nn.Module, stitch: str, image_size: tuple[int, int] | None = None
+) -> FixedInference:
     """Inference of a model under one stitch, without the weights that only others run.
 
     Args:
         model: Stitched model in eval mode; it is left as it is.
         stitch: Name of the stitch.
+        image_size: (height, width) in pixels of all images; None lets any in.
     """
     model = without_augmentation(model)
     backbone, statistics = find_stitched_backbone(model), attached_statistics(model)
     heads = _copy_of_heads(model)
-    heads.backbone = RouteBackbone(backbone, stitch)
+    heads.backbone = RouteBackbone(backbone, stitch, image_size)
     if statistics is not None and stitch in statistics.names:
         statistics.bake(heads, stitch)
     if reads_anchor_tokens(model):

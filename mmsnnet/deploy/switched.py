@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from mmsnnet.models import StitchedViT
 from mmsnnet.models.anchors.lora import unload_lora
+from mmsnnet.models.anchors.relative_bias import RelativeBiasAnchor
 from mmsnnet.models.host.head_statistics import HeadStatistics
 from mmsnnet.models.stitch_layer import StitchLayer
 from mmsnnet.models.stitch_network import AnchorTokens
@@ -121,6 +122,7 @@ class SwitchedBackbone(nn.Module):
         if head is not None:
             head.keep_only({space.labels[s.anchor] for s in steps if isinstance(s, Tap)})
         self.grid = tuple(-(-side // backbone.patch_size) for side in image_size)
+        fix_grids(self.network, image_size)
         programs = [set(space.program(name)) for name in self.names]
         table = [[unit[0] in program for unit in self.units] for program in programs]
         self.register_buffer('plan', torch.tensor(table), persistent=False)
@@ -258,6 +260,14 @@ def pruned(backbone: StitchedViT, steps: Sequence[Step]) -> StitchedViT:
         }
     )
     return network.eval()
+
+
+def fix_grids(network: StitchedViT, image_size: tuple[int, int]) -> None:
+    """Let anchors that resample tables as they run do so now, for images (height, width) in px."""
+    grid = tuple(-(-side // network.patch_size) for side in image_size)
+    for anchor in network.anchors.values():
+        if isinstance(anchor, RelativeBiasAnchor):
+            anchor.fix_grid(grid)
 
 
 def _merged(layer: StitchLayer) -> StitchLayer:

@@ -18,7 +18,7 @@ from mmsnnet.models.host.head_statistics import HeadStatistics, hash_norms, head
 from mmsnnet.registry import MODELS
 from mmsnnet.runtime.metadata import ModelMetadata
 from tests import toy_detection, toy_segmentation
-from tests.builders import shake
+from tests.builders import shake, tiny_anchor
 from tests.segmentors import setr_head, tiny_stitched
 
 SIZE = (64, 64)
@@ -44,6 +44,13 @@ def setr_config() -> Config:
     )
 
 
+def bias_config(kind: str = 'two tables') -> Config:
+    """SETR's head on anchors whose attention adds a bias by relative position."""
+    config = setr_config()
+    config.model.backbone.anchors = [tiny_anchor(2, 32, kind), tiny_anchor(4, 64, kind)]
+    return config
+
+
 def depth_config() -> Config:
     """DPT for depth with class tokens."""
     head = dict(
@@ -59,8 +66,8 @@ def detection_config(root: Path = Path('data')) -> Config:
 
 
 CONFIGS = {
-    'segmentation': segmentation_config, 'SETR': setr_config, 'depth': depth_config,
-    'detection': detection_config,
+    'segmentation': segmentation_config, 'SETR': setr_config, 'relative bias': bias_config,
+    'depth': depth_config, 'detection': detection_config,
 }  # fmt: skip
 
 

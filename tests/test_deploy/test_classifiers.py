@@ -150,7 +150,6 @@ def test_a_classifier_with_pictures_in_is_refused(folder: tuple, tmp_path: Path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('loaded', ['token'], indirect=True)  # torch fails on tables of bias
 def test_a_file_of_all_stitches_gives_the_logits_of_each_in_both_runtimes(
     loaded: tuple, tmp_path: Path
 ) -> None:

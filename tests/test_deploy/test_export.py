@@ -20,6 +20,7 @@ from mmsnnet.deploy.agreement import Agreement, compare
 from mmsnnet.deploy.description import as_exported
 from mmsnnet.deploy.export import export_onnx, inference_of
 from mmsnnet.deploy.inference import run_heads, single_inference
+from mmsnnet.deploy.onnx_export import export_program
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
 from mmsnnet.runtime.session import StitchSession
@@ -182,6 +183,7 @@ def many(kind: str, folder: Path, **settings: Any) -> tuple[nn.Module, Path, lis
 @pytest.mark.slow
 @pytest.mark.parametrize(('kind', 'settings'), [
     ('segmentation', {}), ('segmentation', dict(statistics=True)), ('SETR', {}), ('depth', {}),
+    ('relative bias', {}),
 ])
 def test_a_file_of_all_stitches_gives_the_outputs_of_each(
     kind: str, settings: dict, tmp_path: Path
@@ -253,6 +255,18 @@ def test_torchs_own_format_holds_several_stitches_and_takes_single_images(
                 assert found.shape == (batch, 50, 70) and (found == expected).mean() >= 0.9999
             else:
                 assert relative(found, expected) <= 1e-5
+
+
+@pytest.mark.parametrize('size', [(64, 64), (96, 48)])
+def test_a_graph_of_a_stitch_with_relative_bias_takes_any_batch(size: tuple[int, int]) -> None:
+    model, stitch = model_of('relative bias'), 'S1-L2'
+    metadata = described(model, [stitch], size)
+    graph = export_program(inference_of(model, metadata), random_images(2, *size), metadata)
+    for batch in (1, 3):
+        images = random_images(batch, *size)
+        with torch.no_grad():
+            found = graph.module()(images).numpy()
+        assert relative(found, in_torch(model, stitch, images.numpy())) <= 1e-5
 
 
 @pytest.fixture(scope='module')

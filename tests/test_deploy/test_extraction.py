@@ -27,7 +27,10 @@ from tests.test_deploy.models import (
 )
 
 #: A stitch of two crossings or one, of each space.
-CROSSED = {'segmentation': 'S1-L2-S1', 'SETR': 'S1-L2', 'depth': 'L2-S1', 'detection': 'L2-S1'}
+CROSSED = {
+    'segmentation': 'S1-L2-S1', 'SETR': 'S1-L2', 'relative bias': 'L2-S1', 'depth': 'L2-S1',
+    'detection': 'L2-S1',
+}  # fmt: skip
 
 
 def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:

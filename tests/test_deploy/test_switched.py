@@ -10,9 +10,11 @@ from mmsnnet.stitching import Block, Cross
 from tests.builders import random_images, tiny_backbone
 
 
-def largest_difference(backbone: StitchedViT, names: list[str]) -> float:
+def largest_difference(
+    backbone: StitchedViT, names: list[str], size: tuple[int, int] = (64, 64)
+) -> float:
     """Over all stitches and maps, relative to the largest value."""
-    switched, images = SwitchedBackbone(backbone, names, (64, 64)).eval(), random_images()
+    switched, images = SwitchedBackbone(backbone, names, size).eval(), random_images(2, *size)
     worst = 0.0
     for number, name in enumerate(names):
         for mine, theirs in zip(switched(images, torch.tensor(number)), backbone.run(images, name)):
@@ -41,6 +43,14 @@ def test_every_stitch_gives_its_features(shape: tuple, settings: dict) -> None:
 def test_every_kind_of_anchor_gives_its_features(kind: str) -> None:
     backbone = tiny_backbone(((2, 32), (4, 48)), kind)
     assert largest_difference(backbone, list(backbone.space.names)) <= 1e-5
+
+
+@torch.no_grad()
+def test_tables_of_bias_are_laid_out_for_another_size_in_a_copy() -> None:
+    backbone = tiny_backbone(((2, 32), (4, 48)), 'two tables')
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    assert largest_difference(backbone, ['S1-L2', 'L4'], (96, 48)) <= 1e-5
+    assert all(torch.equal(before[key], value) for key, value in backbone.state_dict().items())
 
 
 def test_each_block_and_crossing_stands_once() -> None:

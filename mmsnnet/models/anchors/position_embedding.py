@@ -25,7 +25,7 @@ def embed_tokens(
         Tokens (B, prefix + rows * columns, C), before dropout and norm.
     """
     prefix = [
-        token.expand(len(patches), -1, -1)
+        token.expand(patches.shape[0], -1, -1)
         for token in (vit.cls_token, getattr(vit, 'reg_token', None))
         if token is not None
     ]

@@ -7,7 +7,8 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from timm.layers import resize_rel_pos_bias_table
+import torch
+from timm.layers import resample_abs_pos_embed, resize_rel_pos_bias_table
 from timm.models import beit as timm_beit
 from torch import Tensor, nn
 
@@ -90,6 +91,33 @@ class RelativeBiasAnchor(AnchorViT):
             bias = own if bias is None else own + bias
             block = _without_table(block)
         return block(tokens, shared_rel_pos_bias=bias)
+
+    @torch.no_grad()
+    def fix_grid(self, grid: tuple[int, int]) -> None:
+        """Make (rows, columns) of patches the only grid that the anchor serves, as for an export.
+
+        Tables and position embedding are resampled to it for good, and attention with their bias
+        is spelled out: torch's exporter cannot take the fused one apart inside of a branch.
+        """
+        vit, device = self.vit, next(self.parameters()).device
+        layout = TableLayout.between(tuple(vit.patch_embed.grid_size), tuple(grid), device)
+        is_own = layout.source == tuple(grid)
+        for module in self.modules():
+            if hasattr(module, 'fused_attn'):
+                module.fused_attn = False
+            table = getattr(module, _TABLE, None)
+            if table is None:
+                continue
+            resampled = table if is_own else layout.resample(table)
+            setattr(module, _TABLE, nn.Parameter(resampled, requires_grad=False))
+            module.relative_position_index = layout.index  # one for all blocks
+            module.window_size, module.window_area = tuple(grid), grid[0] * grid[1]
+        if vit.pos_embed is not None and not is_own:
+            position = resample_abs_pos_embed(
+                vit.pos_embed, list(grid), list(layout.source), vit.num_prefix_tokens
+            )
+            vit.pos_embed = nn.Parameter(position, requires_grad=False)
+        vit.patch_embed.grid_size = tuple(grid)
 
     def shared_parameters(self) -> Iterator[nn.Parameter]:
         """Table that all blocks share, if there is one."""

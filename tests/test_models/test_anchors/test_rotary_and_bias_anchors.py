@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from timm.models.beit import checkpoint_filter_fn
@@ -71,6 +73,19 @@ def test_rotary_tokens_behind_every_block_equal_those_of_timm_bit_for_bit(kind, 
 def test_biased_tokens_behind_every_block_equal_those_of_timm_bit_for_bit(kind):
     anchor, images = make_anchor(kind), random_images()
     assert_equal(run_all(anchor, images), timm_features(make_timm(anchor, kind), images))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('size', [(64, 64), (40, 72)])
+@pytest.mark.parametrize('kind', BIAS_KINDS)
+def test_a_copy_of_one_grid_gives_the_tokens_that_resampled_tables_give(kind, size):
+    anchor, images = make_anchor(kind), random_images(2, *size)
+    fixed = copy.deepcopy(anchor)
+    fixed.fix_grid((size[0] // 8, size[1] // 8))
+    for mine, theirs in zip(run_all(fixed, images), run_all(anchor, images)):
+        assert (mine - theirs).abs().max() <= 1e-5 * theirs.abs().max()
+    indices = {id(one) for name, one in fixed.named_buffers() if name.endswith('position_index')}
+    assert len(indices) == 1
 
 
 @torch.no_grad()
