@@ -1,26 +1,34 @@
-"""Registers the package's classes in MMEngine, as soon as there is an MMEngine to register in.
+"""Registers the package's classes in MMEngine: when the first class is looked up there.
 
 ``import mmsnnet.runtime`` runs the package's ``__init__`` too, and must need neither torch nor
-MMEngine. So where MMEngine has not been imported yet, nothing is registered but a finder, which
-waits until it is, or until a module of ours is that needs it.
+MMEngine. So where MMEngine has not been imported yet, nothing happens but that its import is
+watched for. Once it is there, files and modules of OpenMMLab are made loadable, which is cheap;
+hooks, loops, necks and transforms are imported by the first lookup in any of MMEngine's registries,
+so that ``from mmsnnet import StitchedViT`` in plain PyTorch goes without them.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from functools import wraps
 from importlib import import_module
-from importlib.machinery import ModuleSpec
-from types import ModuleType
+from importlib.util import find_spec
 from typing import Any
+
+from mmsnnet.import_watch import ImportWatch
 
 PACKAGE = __name__.partition('.')[0]
 FRAMEWORK = 'mmengine'
+#: What everything that registers needs.
+NEEDED = ('torch', 'timm')
 #: What needs neither torch nor MMEngine; everything else of the package registers.
-LIGHT = frozenset({'recipes', 'registration', 'results', 'runtime', 'stitching', 'version'})
+LIGHT = frozenset(
+    {'import_watch', 'recipes', 'registration', 'results', 'runtime', 'stitching', 'version'}
+)
 #: Importing these registers what is in them.
-REGISTERED = ('datasets', 'engine', 'models')
+REGISTERED = ('datasets', 'engine', 'models', 'models.necks')
 
 
 def register() -> None:
@@ -29,93 +37,93 @@ def register() -> None:
     Raises:
         ImportError: If torch, timm or MMEngine is missing.
     """
-    # Before anything imports mmseg or mmdet: both import mmcv.ops.
     import_module(f'{PACKAGE}.compat').install()
     for name in REGISTERED:
         import_module(f'{PACKAGE}.{name}')
+    network = import_module(f'{PACKAGE}.models').StitchNetwork
+    import_module(f'{FRAMEWORK}.model').BaseModule.register(network)
 
 
 def register_in_time() -> None:
-    """Register now if MMEngine is there, else when it, or what needs it, has been imported."""
-    if FRAMEWORK in sys.modules:
-        register()
-    elif not any(isinstance(finder, RegisteringFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, RegisteringFinder())
+    """Prepare registering now if MMEngine is there, else when it has been imported.
 
-
-class RegisteringFinder:
-    """Registers after the import of MMEngine or of a module of the package that needs it.
-
-    One import may contain others of these: ``import mmsnnet.models`` imports MMEngine midway, when
-    nothing of the package could be imported from in between. Registering waits for the outermost.
+    Raises:
+        ImportError: If MMEngine is there, but torch or timm is missing.
     """
-
-    def __init__(self) -> None:
-        self._running = 0
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        """The spec that the other finders give for such a module, and None for every other."""
-        package, _, rest = fullname.partition('.')
-        ours = package == PACKAGE and rest and '.' not in rest and rest not in LIGHT
-        if fullname != FRAMEWORK and not ours:
-            return None
-        others = [finder for finder in sys.meta_path if finder is not self]
-        specs = (finder.find_spec(fullname, path, target) for finder in others)
-        spec = next((spec for spec in specs if spec is not None), None)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _RegisteringLoader(spec.loader, self)
-        return spec
-
-    def begin(self) -> None:
-        """Take notice of an import that begins."""
-        self._running += 1
-
-    def end(self, fullname: str, succeeded: bool) -> None:
-        """Register, if an import that has ended was the outermost.
-
-        MMEngine alone is of use to others, so that what the package lacks is no error there.
-
-        Args:
-            fullname: What was imported.
-            succeeded: Whether its import raised nothing.
-        """
-        if self._running > 1 or not succeeded or self not in sys.meta_path:
-            self._running -= 1
-            return
-        try:
-            register()  # imports watched modules itself, which are not the outermost
-            sys.meta_path.remove(self)
-        except ImportError as error:
-            if fullname != FRAMEWORK:
-                raise
-            warnings.warn(f'{PACKAGE} registers nothing in {FRAMEWORK}: {error}', stacklevel=2)
-        finally:
-            self._running -= 1
+    if FRAMEWORK in sys.modules:
+        _prepare()
+    elif not any(isinstance(finder, RegisteringWatch) for finder in sys.meta_path):
+        RegisteringWatch(_needs_framework, _after_import).start()
 
 
-class _RegisteringLoader:
-    """Another loader, of whose work the finder is told."""
+class RegisteringWatch(ImportWatch):
+    """Watches for MMEngine, and for modules of the package that need it."""
 
-    def __init__(self, loader: Any, finder: RegisteringFinder) -> None:
-        self._loader = loader
-        self._finder = finder
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
+def _needs_framework(fullname: str) -> bool:
+    """Whether a module is MMEngine itself, or a room of the package that imports it."""
+    package, _, rest = fullname.partition('.')
+    ours = package == PACKAGE and rest and '.' not in rest and rest not in LIGHT
+    return fullname == FRAMEWORK or bool(ours)
 
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        """What the other loader makes."""
-        return self._loader.create_module(spec)
 
-    def exec_module(self, module: ModuleType) -> None:
-        """Let the other loader run the module, which is its own from then on."""
-        module.__loader__ = module.__spec__.loader = self._loader
-        self._finder.begin()
-        succeeded = False
-        try:
-            self._loader.exec_module(module)
-            succeeded = True
-        finally:
-            self._finder.end(module.__name__, succeeded)
+def _after_import(fullname: str) -> bool:
+    """Prepare registering after an import; whether that was possible.
+
+    MMEngine alone is of use to others, so that what the package lacks is no error there.
+    """
+    try:
+        _prepare()
+    except ImportError as error:
+        if fullname != FRAMEWORK:
+            raise
+        _warn(error)
+        return False
+    return True
+
+
+def _prepare() -> None:
+    """Make what OpenMMLab reads loadable, and register at the first lookup."""
+    for name in NEEDED:
+        if name not in sys.modules and find_spec(name) is None:
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+    # Before anything imports mmseg or mmdet: both import mmcv.ops.
+    import_module(f'{PACKAGE}.compat').install()
+    _register_at_first_lookup()
+
+
+def _register_at_first_lookup() -> None:
+    """Have the first lookup in any registry of MMEngine register the package before it looks.
+
+    A host's registry falls back to the root's table without asking the root itself, so that it is
+    the method of all of them that is replaced; the first call puts it back.
+    """
+    registry_class = import_module(f'{FRAMEWORK}.registry').Registry
+    original = registry_class.get
+    if getattr(original, 'registers', None) == PACKAGE or _all_imported():
+        return
+    lock, begun = threading.RLock(), threading.Event()
+
+    @wraps(original)
+    def get(registry: Any, key: str) -> Any:
+        with lock:  # other threads wait; lookups by what is being imported pass
+            if not begun.is_set():
+                begun.set()
+                try:
+                    register()
+                except ImportError as error:
+                    _warn(error)
+                finally:
+                    registry_class.get = original
+        return original(registry, key)
+
+    get.registers = PACKAGE
+    registry_class.get = get
+
+
+def _all_imported() -> bool:
+    return all(f'{PACKAGE}.{name}' in sys.modules for name in REGISTERED)
+
+
+def _warn(error: ImportError) -> None:
+    warnings.warn(f'{PACKAGE} registers nothing in {FRAMEWORK}: {error}', stacklevel=3)

@@ -14,6 +14,9 @@ import mmsnnet
 from mmsnnet.registration import LIGHT
 from tests.toy_segmentation import child_environment
 
+NEEDS_FORK = pytest.mark.skipif(
+    not hasattr(os, 'fork'), reason='processes cannot be forked here'
+)
 HEAVY = ('matplotlib', 'mmengine', 'timm', 'torch')
 WITHOUT = """
 class Absent:
@@ -26,11 +29,11 @@ sys.meta_path.insert(0, Absent)
 """
 IS_REGISTERED = """
 from mmengine.registry import HOOKS, LOOPS, MODELS
-from mmsnnet.registration import RegisteringFinder
+from mmsnnet.import_watch import ImportWatch
 names = [MODELS.get('StitchedViT'), HOOKS.get('StitchInitHook'), LOOPS.get('StitchValLoop')]
 assert [one.__name__ for one in names] == ['StitchedViT', 'StitchInitHook', 'StitchValLoop']
 assert sys.modules['mmsnnet.models'].StitchedViT is names[0]
-assert not [one for one in sys.meta_path if isinstance(one, RegisteringFinder)]
+assert not [one for one in sys.meta_path if isinstance(one, ImportWatch)]
 for module in (sys.modules['mmengine'], sys.modules['mmsnnet.models']):
     assert type(module.__loader__).__name__ == 'SourceFileLoader', module
     assert module.__spec__.loader is module.__loader__
@@ -72,6 +75,62 @@ FIRST = [
     'import mmsnnet, mmseg, mmdet; import mmcv.ops; import mmdet.models, mmseg.models',
     'import mmdet, mmsnnet; import mmcv.ops; import mmdet.models, mmseg.models',
 ]
+#: What plain PyTorch imports, and does with a backbone.
+PLAIN = [
+    'from mmsnnet import StitchedViT',
+    'import timm, mmengine; from mmsnnet import StitchedViT',
+    'import mmsnnet; import mmengine.logging; from mmsnnet.models import StitchedViT',
+]
+#: Of the package, of MMEngine (whose training imports transformers and peft) and of others.
+NOT_FOR_PLAIN = (
+    'mmsnnet.datasets', 'mmsnnet.engine', 'mmsnnet.evaluation', 'mmsnnet.deploy', 'mmsnnet.apis',
+    'mmengine.model', 'mmengine.optim', 'mmengine.runner',
+    'mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'peft', 'transformers', 'pandas', 'scipy',
+)  # fmt: skip
+PLAIN_USE = f"""
+import torch
+anchors = [
+    dict(model_name='vit_tiny_patch16_224', pretrained=False,
+         model_kwargs=dict(depth=2, embed_dim=width, num_heads=3))
+    for width in (24, 48)
+]
+backbone = StitchedViT(anchors, img_size=32, out_indices=(0, 1))
+backbone.init_weights()
+images = torch.randn(2, 3, 32, 32)
+backbone.fit_stitches(images)
+backbone.train()
+backbone(images)[-1].mean().backward()
+backbone.eval().set_stitch('S1-L1')
+with torch.no_grad():
+    assert backbone(images)[-1].shape == (2, 48, 2, 2)
+backbone.set_budget(gflops=1)
+backbone.load_state_dict(backbone.state_dict())
+assert not [name for name in {NOT_FOR_PLAIN} if name in sys.modules]
+"""
+#: After which MMEngine's loaders run nothing of what a checkpoint says.
+SAFE = """
+from mmengine.runner import CheckpointLoader
+for scheme in ('', 'http://', 'https://'):
+    loader = CheckpointLoader._schemes[scheme]
+    assert loader.__module__ == 'mmsnnet.compat.safe_schemes', loader
+"""
+LOADERS = [
+    'import mmsnnet, mmengine; import mmengine.runner',
+    'import mmengine.runner; import mmsnnet',
+    'from mmsnnet import StitchedViT',
+]
+THREADS = """
+from concurrent.futures import ThreadPoolExecutor
+from mmengine.registry import HOOKS, Registry
+import mmsnnet
+before = Registry.get
+with ThreadPoolExecutor(4) as pool:
+    found = list(pool.map(HOOKS.get, ['StitchInitHook'] * 4))
+assert {one.__name__ for one in found} == {'StitchInitHook'}
+assert Registry.get is not before and Registry.get is before.__wrapped__
+from mmengine.model import BaseModule
+assert issubclass(mmsnnet.StitchedViT, BaseModule)
+"""
 #: Each in a process of its own, all of which begin with torch and timm, whose import takes seconds.
 FORKS = """
 import json, os, traceback
@@ -82,7 +141,7 @@ for first in json.loads(sys.argv[1]):
     if os.fork() == 0:
         text = ''
         try:
-            exec(first + sys.argv[2], {'sys': sys})
+            exec(first, {'sys': sys})
         except BaseException:
             text = traceback.format_exc()
         os.write(write, text.encode())
@@ -96,16 +155,36 @@ sys.stdout.write(json.dumps(failures))
 
 @pytest.fixture(scope='module')
 def failures():
-    return json.loads(run(FORKS, json.dumps(FIRST), IS_REGISTERED).splitlines()[-1])
+    codes = [first + IS_REGISTERED for first in FIRST]
+    codes += [plain + '\n' + PLAIN_USE for plain in PLAIN]
+    codes += [*(loaders + SAFE for loaders in LOADERS), THREADS]
+    return json.loads(run(FORKS, json.dumps(codes)).splitlines()[-1])
 
 
-@pytest.mark.skipif(not hasattr(os, 'fork'), reason='processes cannot be forked here')
+@NEEDS_FORK
 @pytest.mark.parametrize('first', FIRST)
 def test_the_package_is_registered_whatever_is_imported_first(first, failures):
     if 'mmseg' in first:
         pytest.importorskip('mmdet')
         pytest.importorskip('mmseg')
-    assert failures[first] == ''
+    assert failures[first + IS_REGISTERED] == ''
+
+
+@NEEDS_FORK
+@pytest.mark.parametrize('first', PLAIN)
+def test_a_backbone_in_plain_pytorch_needs_no_runner_no_host_and_no_transformers(first, failures):
+    assert failures[first + '\n' + PLAIN_USE] == ''
+
+
+@NEEDS_FORK
+@pytest.mark.parametrize('first', LOADERS)
+def test_checkpoints_are_read_safely_whatever_is_imported_first(first, failures):
+    assert failures[first + SAFE] == ''
+
+
+@NEEDS_FORK
+def test_the_first_lookup_registers_once_for_all_threads(failures):
+    assert failures[THREADS] == ''
 
 
 def test_a_spawned_worker_unpickles_a_config_of_the_package_and_builds_it(tmp_path):

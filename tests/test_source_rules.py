@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / 'mmsnnet'
 
 GROUND = {'compat', 'registry', 'version'}
-"""What every room but stitching may use; these use nothing of ours."""
+"""What every room but stitching may use; these use nothing of ours but the watch on imports."""
 
 MAY_IMPORT = {
     'stitching': set(),
@@ -27,8 +27,10 @@ MAY_IMPORT = {
     'datasets': GROUND,
     'integrations': {'models', 'stitching'} | GROUND,
     'recipes': set(),
-    'registration': set(),
+    'registration': {'import_watch'},
+    'import_watch': set(),
     **{ground: set() for ground in GROUND},
+    'compat': {'import_watch'},
 }
 """What each room may import beside itself. The package's own __init__ joins all of them."""
 

@@ -15,18 +15,20 @@ from __future__ import annotations
 
 import argparse
 import pickle
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.optim.scheduler.param_scheduler import OneCycleParamScheduler
 
 from mmsnnet.compat.restricted_pickle import load_restricted
 
 STATISTICS = ('min', 'max', 'current', 'mean')
 ANNEALING = ('_annealing_cos', '_annealing_linear')
-# What a checkpoint gets in place of the class OneCycleParamScheduler.
+# By its name: importing mmengine.optim imports all of transformers, where that is installed.
+ONE_CYCLE = 'mmengine.optim.scheduler.param_scheduler.OneCycleParamScheduler'
+# What a checkpoint gets in place of that class.
 _ONE_CYCLE = object()
 # Types of plain numbers: scalars of the message hub, and the generator states hooks may store.
 NUMBER_TYPES = ('?', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8', 'f2', 'f4', 'f8')
@@ -45,7 +47,8 @@ def allowed_attribute(owner: Any, name: str) -> Any:
     if owner is HistoryBuffer and isinstance(name, str) and name in STATISTICS:
         return vars(HistoryBuffer)[name]
     if owner is _ONE_CYCLE and isinstance(name, str) and name in ANNEALING:
-        return getattr(OneCycleParamScheduler, name)
+        module, _, kind = ONE_CYCLE.rpartition('.')
+        return getattr(getattr(import_module(module), kind), name)
     raise pickle.UnpicklingError(
         f'the checkpoint asks for the attribute {name!r} of {owner!r}; only {STATISTICS} of '
         f'mmengine.logging.HistoryBuffer and {ANNEALING} of mmengine\'s OneCycleLR are allowed, '
@@ -62,9 +65,8 @@ def safe_globals() -> list[Any]:
     helpers = [(getattr(multiarray, name), f'numpy.{core}.multiarray.{name}')
                for name in ('_reconstruct', 'scalar') for core in ('core', '_core')]
     number_types = list(dict.fromkeys(type(np.dtype(code)) for code in NUMBER_TYPES))
-    scheduler = f'{OneCycleParamScheduler.__module__}.{OneCycleParamScheduler.__qualname__}'
     return [HistoryBuffer, argparse.Namespace, np.ndarray, np.dtype, *number_types, *helpers,
-            (_ONE_CYCLE, scheduler), (allowed_attribute, 'builtins.getattr')]
+            (_ONE_CYCLE, ONE_CYCLE), (allowed_attribute, 'builtins.getattr')]
 
 
 def torch_reads_safely() -> bool:

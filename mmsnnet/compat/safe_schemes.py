@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
 import torch
 from mmengine.dist import barrier, get_rank
-from mmengine.runner import CheckpointLoader
 
 from mmsnnet.compat.safe_load import load_allowed
+from mmsnnet.import_watch import ImportWatch
 
 #: Under this key the header of a safetensors file may hold the ``meta`` of a checkpoint, as JSON.
 META_KEY = 'mmengine_meta'
+#: Where mmengine's loaders are. Importing it takes all of mmengine's training along.
+LOADERS = 'mmengine.runner.checkpoint'
 
 
 def load_local(filename: str, map_location: Any = None) -> Any:
@@ -82,6 +85,23 @@ def load_http(filename: str, map_location: Any = None, model_dir: str | None = N
 
 
 def read_checkpoints_safely() -> None:
-    """Replaces mmengine's loaders for local files and the web; calling it again is free."""
-    CheckpointLoader.register_scheme('', load_local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), load_http, force=True)
+    """Replaces mmengine's loaders for local files and the web, once there are any.
+
+    Calling it again is free.
+    """
+    if hasattr(sys.modules.get(LOADERS), 'CheckpointLoader'):
+        _replace_loaders(LOADERS)
+    elif not any(isinstance(finder, _LoadersWatch) for finder in sys.meta_path):
+        _LoadersWatch(LOADERS.__eq__, _replace_loaders).start()
+
+
+class _LoadersWatch(ImportWatch):
+    """Watches for mmengine's loaders."""
+
+
+def _replace_loaders(module: str) -> bool:
+    """Replaces the loaders of a module that has been imported."""
+    loader = sys.modules[module].CheckpointLoader
+    loader.register_scheme('', load_local, force=True)
+    loader.register_scheme(('http://', 'https://'), load_http, force=True)
+    return True

@@ -1,4 +1,9 @@
-"""Networks: anchors, stitch layers and the stitched backbone."""
+"""Networks: anchors, stitch layers and the stitched backbone.
+
+Necks extend MMEngine's modules and are imported when one is asked for: the backbone goes without.
+"""
+
+from typing import Any
 
 from . import heads, losses
 from .anchors.anchor_config import AnchorConfig
@@ -12,11 +17,20 @@ from .host.lookup import (
     find_stitched_backbone,
     without_augmentation,
 )
-from .necks import SimpleFeaturePyramid
 from .stitch_fit import StitchFit
 from .stitch_layer import StitchLayer
 from .stitch_network import RunState, StitchNetwork
 from .stitched_vit import StitchedViT, build_sampler
+
+
+def __getattr__(name: str) -> Any:
+    """The neck, imported now."""
+    if name != 'SimpleFeaturePyramid':
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    from .necks import SimpleFeaturePyramid
+
+    return SimpleFeaturePyramid
+
 
 __all__ = [
     'AnchorConfig',

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, Union
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmsnnet.stitching import Block, Cross, Embed, LayerKey, Step, Stitch, StitchSpace
@@ -64,8 +64,12 @@ class Executor(Protocol):
         """State behind a whole program, as :meth:`StitchNetwork.advance` computes it."""
 
 
-class StitchNetwork(BaseModule):
+class StitchNetwork(nn.Module):
     """Anchors from cheap to costly, the stitch layers between them, and how to run a program.
+
+    To MMEngine it is a ``BaseModule``, as whose subclass the package registers it. It does not
+    inherit from that: importing it imports all of MMEngine's training, and with it transformers
+    where that is installed, of which plain PyTorch needs nothing.
 
     Args:
         anchors: Anchors from cheap to costly.
@@ -82,9 +86,11 @@ class StitchNetwork(BaseModule):
     Attributes:
         executor: What runs programs in place of the network, if anything.
         was_loaded: Whether a checkpoint with anchors was loaded.
+        is_init: Whether :meth:`init_weights` was called.
     """
 
     was_loaded: bool = False
+    is_init: bool = False
     executor: Executor | None = None
 
     def __init__(
@@ -97,7 +103,8 @@ class StitchNetwork(BaseModule):
         output_cls_token: bool = False,
         init_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
+        self.init_cfg = copy.deepcopy(init_cfg)
         self.space = space
         self.with_cp = with_cp
         self.output_cls_token = output_cls_token
@@ -124,6 +131,17 @@ class StitchNetwork(BaseModule):
             raise ValueError(
                 'output_cls_token=True needs anchors with a class token, and no window_size.'
             )
+
+    def init_weights(self) -> None:
+        """Initialise by ``init_cfg``, as MMEngine's modules do.
+
+        It does not descend into the timm models, whose own ``init_weights`` draws random ones.
+        """
+        if self.init_cfg:
+            from mmengine.model import initialize
+
+            initialize(self, self.init_cfg)
+        self.is_init = True
 
     @property
     def channels(self) -> int:

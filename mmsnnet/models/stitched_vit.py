@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
-from mmengine.model import initialize
 from torch import Tensor
 
 from mmsnnet.registry import MODELS, STITCH_SAMPLERS
@@ -385,12 +384,12 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
             ValueError: If weights do not fit.
         """
         if self.init_cfg:
-            initialize(self, self.init_cfg)
+            super().init_weights()
             check_initialized(self, self.init_cfg)
         elif self._needs_anchor_weights:
             for anchor in self.anchors.values():
                 load_for_images(anchor, self.normalization)
-        self._is_init = True
+        self.is_init = True
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         restore_anchors(self, state_dict, prefix)

@@ -10,7 +10,6 @@ from typing import Any
 import timm
 import torch
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
@@ -148,6 +147,8 @@ def _read(path: str) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
+        from mmengine.runner import CheckpointLoader  # takes all of its training along
+
         return CheckpointLoader.load_checkpoint(path, map_location='cpu')
     except Exception as error:
         reason = (str(error).strip() or 'no reason given').splitlines()[0]

@@ -11,13 +11,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from ..stitched_vit import StitchedViT
 from .classifier_check import check_classifier
 from .layer_widths import LayerWidths
-from .lookup import find_stitched_backbone, is_classifier, is_detector
+from .lookup import find_stitched_backbone, is_classifier, is_detector, without_wrapper
 from .meta_call import meta_call, meta_features
 
 #: Side, in tokens, of the maps that a neck is tried on: small, and divisible by usual strides.
@@ -99,7 +98,7 @@ def check_channels(model: nn.Module) -> None:
         ValueError: If the model has no StitchedViT, or something does not fit; the message names
             the argument of the config, and which value to put.
     """
-    model = model.module if is_model_wrapper(model) else model
+    model = without_wrapper(model)
     backbone = find_stitched_backbone(model)
     if is_classifier(model):
         check_classifier(model, backbone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import nn
 
 from ..stitched_vit import StitchedViT
@@ -73,9 +72,18 @@ def reads_anchor_tokens(model: nn.Module) -> bool:
 
 def without_augmentation(model: nn.Module) -> nn.Module:
     """The model that an augmenting one runs on each copy of an image, or the model itself."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    from mmengine.model import BaseTTAModel
+
+    while (inner := without_wrapper(model)) is not model or isinstance(model, BaseTTAModel):
+        model = inner if inner is not model else model.module
     return model
+
+
+def without_wrapper(model: nn.Module) -> nn.Module:
+    """The model inside a wrapper for distributed training, or the model itself."""
+    from mmengine.model import is_model_wrapper  # takes all of mmengine's training along
+
+    return model.module if is_model_wrapper(model) else model
 
 
 def check_fitted(backbone: StitchedViT) -> None:
