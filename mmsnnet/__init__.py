@@ -2,10 +2,11 @@
 
 Importing the package registers its backbone, heads, hooks and loops in MMEngine's root registries,
 so that configs of mmseg and mmdet use them without a prefix:
-``custom_imports = dict(imports=['mmsnnet'], allow_failed_imports=False)``. Where MMEngine has not
-been imported yet, that waits until it is (see :mod:`mmsnnet.registration`), so that
-``mmsnnet.runtime`` works without. All but that, ``results`` and ``stitching`` needs torch, timm
-and MMEngine; mmcv, mmseg and mmdet are imported by what extends them, when that is first used.
+``custom_imports = dict(imports=['mmsnnet'], allow_failed_imports=False)``. They are imported by the
+first lookup in a registry (see :mod:`mmsnnet.registration`), so that ``mmsnnet.runtime`` works
+without MMEngine, and the backbone in plain PyTorch without hooks, loops and hosts. All but that,
+``results`` and ``stitching`` needs torch, timm and MMEngine; mmcv, mmseg and mmdet are imported by
+what extends them, when that is first used.
 """
 
 import importlib
