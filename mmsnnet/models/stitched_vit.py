@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ from .argument_checks import (
 )
 from .budget import BudgetMixin
 from .checkpoint_checks import CheckedLoading, check_initialized
+from .feature_matching import MatchSettings, check_can_match, match_features
 from .hub import HubMixin
 from .image_batches import image_batches
 from .readiness import refuse_frozen_random, warn_if_random, warn_of_train_mode
@@ -327,7 +329,10 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         self._fitted = True
 
     def fit_stitches(
-        self, images: Tensor | Iterable[Any], num_images: int | None = None
+        self,
+        images: Tensor | Iterable[Any],
+        num_images: int | None = None,
+        match: int | Mapping[str, Any] = 0,
     ) -> dict[str, float]:
         """Fit every stitch layer to the anchors' features by least squares.
 
@@ -339,19 +344,30 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
                 for instance; of (images, labels) and dicts the images are taken
                 (:func:`~mmsnnet.models.image_batches.image_batches`).
             num_images: Stop after so many; None takes all. 50 to 100 are enough.
+            match: Steps of training behind it that bring the taps of stitches nearer to those of
+                the largest anchor, without labels, or ``dict(iters=, lr=, seed=)``. They go round
+                the batches, one a step, of which as many as steps are held in memory.
 
         Returns:
             Share of the target's variance that each stitch layer explains, by its name.
 
         Raises:
             TypeError: If a batch holds no images.
-            ValueError: If there are no images or features are not finite.
+            ValueError: If there are no images, features are not finite, or cannot be matched.
         """
+        settings = MatchSettings.parse(match)
+        if settings.iters:
+            check_can_match(self)
         if self._fit is None:
             self._fit = StitchFit(self)
+        held: list[Tensor] = []
         for batch in image_batches(images, num_images):
             self._fit.add(batch)
-        return self._fit.solve()
+            held += [batch] if len(held) < settings.iters else []
+        explained = self._fit.solve()
+        if settings.iters:
+            match_features(self, cycle(held), settings, together=False)
+        return explained
 
     @property
     def training_mode(self) -> str:

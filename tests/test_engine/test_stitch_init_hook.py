@@ -403,3 +403,32 @@ def test_a_batch_size_of_the_hook_goes_before_that_of_training(data, tmp_path):
     hooks = [dict(type='StitchInitHook', num_images=8, batch_size=3), SAMPLING]
     runner = toy_runner(data, tmp_path, custom_hooks=hooks, train_cfg=dict(max_iters=1))
     assert [shape[0] for shape in fitted_batches(runner)] == [3, 3, 2]
+
+
+def start_of(root, work_dir, match_iters):
+    """Stitch layers before the first iteration, losses, and lines on matching, of a short run."""
+    hooks = [dict(type='StitchInitHook', num_images=4, match_iters=match_iters), SAMPLING]
+    runner = toy_runner(root, work_dir, custom_hooks=hooks, train_cfg=dict(max_iters=2))
+    seen = []
+    runner.register_hook(Probe(before_train_epoch=lambda runner: seen.append(weights(runner))))
+    with logged(runner, logging.INFO) as lines:
+        runner.train()
+    layers = {name: value for name, value in seen[0].items() if 'stitch_layers' in name}
+    return layers, losses(runner), [line for line in lines if line.startswith('Matched features')]
+
+
+def test_matching_changes_the_layers_alike_each_time_and_falls_short_of_no_image(tmp_path):
+    root = write_images(tmp_path / 'data', train=6)  # fewer images than 12 steps of 2 need
+    plain, one, other = (
+        start_of(root, tmp_path / str(number), iters) for number, iters in enumerate((0, 12, 12))
+    )
+    assert not plain[2] and len(one[2]) == 1
+    assert all(torch.equal(value, other[0][name]) for name, value in one[0].items())
+    assert one[1] == other[1]
+    moved = {n.rpartition('.')[2] for n, v in one[0].items() if not torch.equal(v, plain[0][n])}
+    assert moved == {'bias', 'lora_a', 'lora_b'}
+
+
+def test_negative_steps_of_matching_are_refused():
+    with pytest.raises(ValueError, match='iters=-1 of match must be 0'):
+        StitchInitHook(match_iters=-1)

@@ -15,6 +15,7 @@ CHILD = """
 import sys, torch
 import torch.distributed as dist
 from mmsnnet.models import StitchedViT
+from mmsnnet.models.feature_matching import MatchSettings, match_features
 from mmsnnet.models.least_squares import AffineFit, PairedMoments
 
 torch.set_num_threads(1)
@@ -44,7 +45,11 @@ try:
 except RuntimeError as error:
     torch.save(str(error), f'{folder}/{rank}.pth')
 else:
-    torch.save(dict(images=images, state=backbone.state_dict()), f'{folder}/{rank}.pth')
+    state = {k: v.clone() for k, v in backbone.state_dict().items()}
+    match_features(backbone, [images] * 4, MatchSettings(4), together=True)
+    torch.save(
+        dict(images=images, state=state, matched=backbone.state_dict()), f'{folder}/{rank}.pth'
+    )
 """
 
 
@@ -77,6 +82,14 @@ def test_processes_whose_solvers_round_differently_hold_the_same_stitch_layers(b
     assert len(names) > 8 and one['stitches_fitted'] and two['stitches_fitted']
     assert all(torch.equal(one[name], two[name]) for name in names)
     assert not torch.equal(both[0]['images'], both[1]['images'])
+
+
+def test_processes_match_features_alike_on_images_of_their_own(both):
+    one, two = (result['matched'] for result in both)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    before = both[0]['state']
+    moved = {name for name in one if not torch.equal(one[name], before[name])}
+    assert {name.rpartition('.')[2] for name in moved} == {'bias', 'lora_a', 'lora_b'}
 
 
 def test_a_solver_that_fails_ends_every_process_with_its_reason(tmp_path):

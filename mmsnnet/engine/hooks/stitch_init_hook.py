@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing
+from itertools import count
 from typing import Any
 
 from mmengine.dist import get_rank, get_world_size
@@ -23,6 +25,11 @@ from mmsnnet.models import (
     find_stitched_backbone,
 )
 from mmsnnet.models.anchor_files import names_anchor_files
+from mmsnnet.models.feature_matching import (
+    MatchSettings,
+    check_can_match,
+    match_features,
+)
 from mmsnnet.models.host.classifier_weights import check_filled, fill_classifiers
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.host.head_weights import load_head_weights
@@ -57,6 +64,9 @@ class StitchInitHook(Hook):
         classifiers: What becomes of a StitchedClsHead whose anchors' weights have no classifier
             for it, such as one of another number of classes: with 'auto' it starts at random, with
             a warning; 'pretrained' refuses it.
+        match_iters: Steps behind the fit that bring the taps of stitches nearer to those of the
+            largest anchor (:mod:`mmsnnet.models.feature_matching`), on further training images and
+            without their labels. Every process steps alike.
 
     Raises:
         ValueError: If ``num_images`` or ``batch_size`` is less than 1, or ``classifiers`` is none
@@ -73,6 +83,7 @@ class StitchInitHook(Hook):
         seed: int = 0,
         head_checkpoint: str | None = None,
         classifiers: str = 'auto',
+        match_iters: int = 0,
     ) -> None:
         for name, value in (('num_images', num_images), ('batch_size', batch_size)):
             if value is not None and value < 1:
@@ -87,6 +98,7 @@ class StitchInitHook(Hook):
         self.seed = seed
         self.head_checkpoint = head_checkpoint
         self.classifiers = classifiers
+        self.match = MatchSettings.parse(dict(iters=match_iters, seed=seed))
 
     def before_run(self, runner: Runner) -> None:
         """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
@@ -101,6 +113,8 @@ class StitchInitHook(Hook):
         backbone = find_stitched_backbone(runner.model)
         check_channels(runner.model)
         refuse_frozen_random(backbone)
+        if self.match.iters:
+            check_can_match(backbone)
         _check_normalization(runner, backbone)
         if not getattr(runner, '_has_loaded', False):  # else its own classifiers would be lost
             self._fill_classifiers(runner)
@@ -119,12 +133,39 @@ class StitchInitHook(Hook):
         for images in self._images(runner, num_images):
             fit.add(images)
         explained = fit.solve_together()
+        self._match_features(runner, backbone)
         _hand_to_teachers(runner.model, backbone)
         runner.logger.info(
             f'Fitted stitch layers on {fit.num_samples} tokens in '
             f'{time.perf_counter() - start:.1f} s; they explain {min(explained.values()):.1%} to '
             f'{max(explained.values()):.1%} of the variance of their targets.'
         )
+
+    def _match_features(self, runner: Runner, backbone: StitchedViT) -> None:
+        """Match features on batches of training images, and say how far it got."""
+        if not self.match.iters:
+            return
+        start = time.perf_counter()
+        with closing(self._endless_images(runner)) as images:  # puts random generators back
+            errors = match_features(backbone, images, self.match, together=True)
+        share = max(len(errors) // 10, 1)
+        first, last = (sum(part) / share for part in (errors[:share], errors[-share:]))
+        runner.logger.info(
+            f'Matched features of stitches to those of the largest anchor in {len(errors)} steps '
+            f'and {time.perf_counter() - start:.1f} s: their error fell from {first:.3g} to '
+            f'{last:.3g} of the variance, over the first and the last {share} steps.'
+        )
+
+    def _endless_images(self, runner: Runner) -> Iterator[Tensor]:
+        """Batches of this process, the data set in another order each time."""
+        images = len(runner.train_dataloader.dataset)
+        if images < get_world_size():
+            raise ValueError(
+                f'Matching features in {get_world_size()} processes needs an image for each, the '
+                f'training data set has {images}: leave match_iters out, or use fewer processes.'
+            )
+        for number in count(1):
+            yield from self._images(runner, images, self.seed + number)
 
     def _fill_classifiers(self, runner: Runner) -> None:
         """Start classifiers from the anchors' weights, and say of each what it starts from."""
@@ -142,12 +183,15 @@ class StitchInitHook(Hook):
         """Refuse to evaluate unfitted stitches."""
         check_fitted(find_predicting_backbone(runner.model))
 
-    def _images(self, runner: Runner, num_images: int) -> Iterator[Tensor]:
+    def _images(
+        self, runner: Runner, num_images: int, seed: int | None = None
+    ) -> Iterator[Tensor]:
         """Batches (B, 3, H, W) of this process' share of the images, preprocessed."""
+        seed = self.seed if seed is None else seed
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         process = get_rank(), get_world_size()
         for batch in training_batches(
-            runner.train_dataloader, num_images, self.seed, self.batch_size, process
+            runner.train_dataloader, num_images, seed, self.batch_size, process
         ):
             inputs = model.data_preprocessor(batch, training=True)['inputs']
             # Semi-supervised training has a batch for each branch.
