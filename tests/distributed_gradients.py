@@ -33,11 +33,13 @@ STITCHES = ('S3', 'L6', 'L2-S1-L2', 'S1-L4', 'S3', 'L6')
 class Model(nn.Module):
     """A stitched backbone and layers of which some run always, some sometimes and one never."""
 
-    def __init__(self, reentrant: bool = False) -> None:
+    def __init__(self, reentrant: bool = False, frozen_stages: int = -1) -> None:
         super().__init__()
         torch.manual_seed(0)
         anchors = [tiny_anchor(3, 32), tiny_anchor(6, 48)]
-        self.backbone = StitchedViT(anchors, img_size=32, out_indices=(2, 5), lora_rank=2)
+        self.backbone = StitchedViT(
+            anchors, img_size=32, out_indices=(2, 5), lora_rank=2, frozen_stages=frozen_stages
+        )
         self.backbone.mark_fitted()
         self.head = nn.Conv2d(48, 4, 1)
         self.sometimes = nn.Linear(4, 4)
@@ -87,9 +89,7 @@ SCENARIOS = dict(
 def train(wrap: Any, scenario: Scenario) -> list[dict[str, Tensor]]:
     """Gradients by name after each synchronised backward pass."""
     rank = distributed.get_rank()
-    model = Model(scenario.reentrant)
-    model.backbone.frozen_stages = scenario.frozen
-    model.backbone._freeze()
+    model = Model(scenario.reentrant, scenario.frozen)
     wrapper = wrap(model).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(rank)

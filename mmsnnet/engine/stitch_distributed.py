@@ -27,8 +27,8 @@ class _Backward:
     """What is known of one backward pass whose gradients are averaged.
 
     Attributes:
-        stitch: Name of the stitch whose forward it follows; None if that is not known.
-        agreement: Whether all processes run it; None if no process can know.
+        stitches: Names of the stitches that its forward ran; none if that is not known.
+        agreement: Whether all processes run them; None if no process can know.
         agreed: Whether they did; None until that is known.
         usage: What became of each parameter.
         buckets: What is sent while the pass runs; None until processes agreed.
@@ -36,8 +36,10 @@ class _Backward:
         launched: Buckets that are sent.
     """
 
-    def __init__(self, stitch: str | None, agreement: Agreement | None, parameters: int) -> None:
-        self.stitch, self.agreement = stitch, agreement
+    def __init__(
+        self, stitches: tuple[str, ...], agreement: Agreement | None, parameters: int
+    ) -> None:
+        self.stitches, self.agreement = stitches, agreement
         self.agreed: bool | None = None
         self.usage = [_IDLE] * parameters
         self.buckets: list[Bucket] | None = None
@@ -99,9 +101,9 @@ class StitchDistributedDataParallel(nn.Module):
         self._backward: _Backward | None = None
         #: Parameters with gradients of this process alone, from backward passes of ``no_sync``.
         self._unsynchronised: set[int] = set()
-        #: Parameters outside of the backbone that a stitch left without gradients, by its name;
-        #: under None those of the last stitch.
-        self._idle_outside: dict[str | None, frozenset[int]] = {None: frozenset()}
+        #: Parameters outside of the backbone that stitches left without gradients, by the names of
+        #: these; under none of them, those of the last ones.
+        self._idle_outside: dict[tuple[str, ...], frozenset[int]] = {(): frozenset()}
         self._told_of_difference = False
         self._watched: set[int] = set()
         self._control = Control(self._parameters_in_order[0].device)
@@ -168,10 +170,9 @@ class StitchDistributedDataParallel(nn.Module):
 
     def _expect_backward(self, outputs: Any) -> None:
         """Prepare for the backward pass of a forward's outputs."""
-        last = self._backbone[0].last_stitch
-        stitch = None if last is None else last.name
-        agreement = self._control.ask(stitch, sorted(self._unsynchronised))
-        backward = _Backward(stitch, agreement, len(self._parameters_in_order))
+        stitches = tuple(stitch.name for stitch in self._backbone[0].last_stitches)
+        agreement = self._control.ask(stitches, sorted(self._unsynchronised))
+        backward = _Backward(stitches, agreement, len(self._parameters_in_order))
         self._backward = None  # of a pass that an error ended
         for tensor in _tensors(outputs):
             if tensor.requires_grad:
@@ -182,7 +183,7 @@ class StitchDistributedDataParallel(nn.Module):
         if self._backward is not None:
             return
         if backward.buckets is not None:  # the second pass through one forward
-            backward = _Backward(None, None, len(self._parameters_in_order))
+            backward = _Backward((), None, len(self._parameters_in_order))
         self._backward = backward
         torch.autograd.Variable._execution_engine.queue_callback(self._finish)
 
@@ -210,7 +211,7 @@ class StitchDistributedDataParallel(nn.Module):
             self._tell_of_difference()
         for index in self._unsynchronised:
             backward.usage[index] = _USED
-        learning = self._predicted(backward.stitch if backward.agreed else None)
+        learning = self._predicted(backward.stitches if backward.agreed else ())
         # What earlier passes left is there already; it may become a gradient of this one too.
         left = self._unsynchronised.difference(learning) if backward.agreed else ()
         parameters = self._parameters_in_order
@@ -221,17 +222,18 @@ class StitchDistributedDataParallel(nn.Module):
             backward.bucket_of.update(dict.fromkeys(members, place))
             backward.missing.append(set(members).difference(left))
 
-    def _predicted(self, stitch: str | None) -> list[int]:
+    def _predicted(self, stitches: tuple[str, ...]) -> list[int]:
         """Parameters whose gradients a backward pass will bring, in about this order.
 
         Args:
-            stitch: What all processes ran; None if there is no such stitch.
+            stitches: What all processes ran; none if that differs.
         """
-        idle = self._idle_outside.get(stitch, self._idle_outside[None])
-        route = [] if stitch is None else parameters_of_route(self._backbone[0], stitch)
-        run = [self._index[parameter] for parameter in reversed(route)]
+        idle = self._idle_outside.get(stitches, self._idle_outside[()]) if stitches else ()
+        routes = (parameters_of_route(self._backbone[0], stitch) for stitch in stitches)
+        run = dict.fromkeys(self._index[p] for route in routes for p in route)
         outside = reversed(range(len(self._parameters_in_order)))
-        order = [i for i in outside if i not in self._in_backbone and i not in idle] + run
+        order = [i for i in outside if i not in self._in_backbone and i not in idle]
+        order += reversed(run)
         return [i for i in order if self._parameters_in_order[i].requires_grad]
 
     def _tell_of_difference(self) -> None:
@@ -272,10 +274,10 @@ class StitchDistributedDataParallel(nn.Module):
             for parameter, mean in bucket.finish():
                 _set_gradient(parameter, mean)
         self._unsynchronised.clear()
-        if backward.agreed and backward.stitch is not None:
+        if backward.agreed and backward.stitches:
             outside = set(range(len(parameters))) - self._in_backbone
             idle = frozenset(index for index in outside if not usage[index])
-            self._idle_outside[backward.stitch] = self._idle_outside[None] = idle
+            self._idle_outside[backward.stitches] = self._idle_outside[()] = idle
 
 
 def _launch_complete(backward: _Backward) -> None:

@@ -83,12 +83,15 @@ class PrefixCache:
     otherwise the forward runs in full. Features are the same bit for bit, since the same
     operations run on the same tensors. Heads and whatever else a model does are not touched.
 
-    Only forwards in eval mode without gradients are shared, between :meth:`activate` and the end
-    of its block; at any other time the backbone runs its programs itself.
+    Only forwards in eval mode without gradients are shared, or only those in train mode with
+    gradients, between :meth:`activate` and the end of its block; at any other time the backbone
+    runs its programs itself. In train mode a common beginning draws its random numbers once, and
+    its backward pass runs once as well if the losses of all stitches are summed.
 
     Args:
         backbone: The backbone.
         stitches: What will be run on every batch.
+        learns: Whether it is forwards in train mode that are shared.
         max_memory: Most bytes that kept states may hold; None for no bound. What does not fit is
             computed again when needed. Between two routes a space with two crossings keeps two
             states (tokens and taps) of each forward of the batch.
@@ -102,11 +105,13 @@ class PrefixCache:
         backbone: StitchedViT,
         stitches: Iterable[str | int | Stitch],
         max_memory: float | None = None,
+        learns: bool = False,
     ) -> None:
         if max_memory is not None and max_memory < 0:
             raise ValueError(f'max_memory={max_memory} is not possible: give 0 or more bytes.')
         self.backbone = backbone
         self.max_memory = max_memory
+        self.learns = learns
         space = backbone.space
         self.tree = RouteTree({space[one].name: space.program(one) for one in stitches})
         self._visit: Visit | None = None
@@ -138,9 +143,10 @@ class PrefixCache:
         To be called anew for each batch; the former active stitch is restored at the end.
         """
         self._forget_all()
+        use = _use_training_stitch if self.learns else StitchedViT.use_stitch
         try:
             for visit in self.tree.visits:
-                with self.backbone.use_stitch(visit.name) as stitch:
+                with use(self.backbone, visit.name) as stitch:
                     self._enter(visit)
                     yield stitch
         finally:
@@ -177,9 +183,10 @@ class PrefixCache:
         return backbone.advance(state, program[done:])
 
     def _is_shared(self, program: Sequence[Step]) -> bool:
-        """Whether a forward is one of the active stitch, in eval mode without gradients."""
+        """Whether a forward is one of the active stitch, in the mode that is shared."""
         backbone, visit = self.backbone, self._visit
-        if visit is None or backbone.training or torch.is_grad_enabled():
+        modes = {backbone.training, torch.is_grad_enabled()}
+        if visit is None or modes != {self.learns}:
             return False
         return program is backbone.space.program(visit.name)
 
@@ -225,6 +232,17 @@ class PrefixCache:
         for call in self._calls:
             self._retain(call, {})
         self._visit, self._calls = None, []
+
+
+@contextmanager
+def _use_training_stitch(backbone: StitchedViT, name: str) -> Iterator[Stitch]:
+    """Choose what train-mode forwards run within a ``with`` block, then restore the former."""
+    former, stitch = backbone._training_stitch, backbone.space[name]
+    backbone.set_training_stitch(stitch)
+    try:
+        yield stitch
+    finally:
+        backbone.set_training_stitch(former)
 
 
 def _tensors(state: RunState) -> list[Tensor]:

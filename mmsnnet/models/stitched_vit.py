@@ -105,6 +105,7 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         configured_stitch: What ``stitch`` asked for, None if it was left out.
         last_stitch: What the last train-mode forward ran; None before the first. Eval-mode
             forwards run :attr:`stitch` and leave it alone.
+        last_stitches: The same; several where a training step runs them together.
         warned_of: Subjects that the backbone has warned of, each once.
 
     Raises:
@@ -162,6 +163,7 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
         self._sampler_config = sampler
         self._training_stitch = self._fit = self._fitted = None
         self.last_stitch: Stitch | None = None
+        self.last_stitches: tuple[Stitch, ...] = ()
         self.warned_of: set[str] = set()
         self._forwards = TrainingForwards()
         self.register_forward_pre_hook(_choose_stitch)
@@ -228,7 +230,7 @@ class StitchedViT(CheckedLoading, StitchNetwork, TimmInterface, BudgetMixin, Hub
             stitch = self._next_training_stitch(images) if self.training else self._stitch
         stitch = self.space[stitch]
         if self.training:
-            self.last_stitch = stitch
+            self.last_stitch, self.last_stitches = stitch, (stitch,)
         warn_if_random(self, stitch)
         return stitch
 

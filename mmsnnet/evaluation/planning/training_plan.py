@@ -136,15 +136,13 @@ def plan_training(
     batch_size = batch_size_of(cfg) if batch_size is None else batch_size
     _check(cfg, batch_size, gpus)
     training = FakeTraining(model, cfg, _precision(cfg, amp), gpus)
-    space, learning = training.backbone.space, training.learning_bytes
+    backbone, learning = training.backbone, training.learning_bytes
     size = tuple(image_size or training.image_size)
-    names = stitches or _spread(training.backbone)
-    chosen = sorted(map(space.__getitem__, names), key=lambda s: training.backbone.costs[s].flops)
-    planned = [_planned(training, stitch, batch_size, size) for stitch in chosen]
+    named = [backbone.space[name] for name in stitches or _spread(backbone)]
+    chosen = sorted(named, key=lambda stitch: backbone.costs[stitch].flops)
+    planned = tuple(_planned(training, stitch, batch_size, size) for stitch in chosen)
     return TrainingPlan(
-        *(batch_size, size, gpus),
-        tuple(planned),
-        learning,
+        *(batch_size, size, gpus, planned, learning),
         bucket_bytes=learning if gpus > 1 else 0,
         averaged_bytes=planned[0].memory.weights if _averages_weights(cfg) else 0,
         idle_share=_mean_idle_share(training, cfg),
