@@ -139,14 +139,13 @@ def plan_training(
     backbone, learning = training.backbone, training.learning_bytes
     size = tuple(image_size or training.image_size)
     named = [backbone.space[name] for name in stitches or _spread(backbone)]
-    chosen = sorted(named, key=lambda stitch: backbone.costs[stitch].flops)
-    planned = tuple(_planned(training, stitch, batch_size, size) for stitch in chosen)
+    named.sort(key=lambda stitch: backbone.costs[stitch].flops)
+    planned = tuple(_planned(training, stitch, batch_size, size) for stitch in named)
     return TrainingPlan(
-        *(batch_size, size, gpus, planned, learning),
-        bucket_bytes=learning if gpus > 1 else 0,
+        *(batch_size, size, gpus, planned, learning, learning if gpus > 1 else 0),
         averaged_bytes=planned[0].memory.weights if _averages_weights(cfg) else 0,
         idle_share=_mean_idle_share(training, cfg),
-        variants=_variants(training, chosen[-1], batch_size, size) if variants else {},
+        variants=_variants(training, named[-1], batch_size, size) if variants else {},
     )
 
 
