@@ -15,7 +15,6 @@ from torch import nn
 from mmsnnet.evaluation.cost.model_cost import model_costs
 from mmsnnet.models import StitchedViT, check_loaded, find_stitched_backbone
 from mmsnnet.models.checkpoint_file import load_safely
-from mmsnnet.models.heads import require_mmpretrain
 from mmsnnet.models.host.head_statistics import attach_statistics_of
 from mmsnnet.models.host.head_weights import check_heads_loaded
 from mmsnnet.models.host.loaded_model import set_loaded_attributes
@@ -142,7 +141,6 @@ def _build(
 
         return init_detector(cfg, checkpoint, device=device, cfg_options=options or {})
     if _scope(cfg) == 'mmpretrain':
-        require_mmpretrain("default_scope='mmpretrain'")
         from mmpretrain.apis.model import get_model
 
         cfg.merge_from_dict(options or {})

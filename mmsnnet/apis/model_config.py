@@ -25,6 +25,7 @@ def load_model_config(
 
     Raises:
         FileNotFoundError: If there is no such file or recipe.
+        ImportError: If its host is MMPretrain and is not installed, or too old.
         ValueError: If it describes no model, or an override does not fit.
     """
     if isinstance(config, Config):
@@ -39,6 +40,8 @@ def load_model_config(
             if config.get('model') is None
             else f'model in config {path} must be a dict, got {config.model!r}.'
         )
+    if config.get('default_scope') == 'mmpretrain':
+        require_mmpretrain("default_scope='mmpretrain'")
     return config
 
 
@@ -68,12 +71,10 @@ def build_without_data(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ImportError: If its host is MMPretrain and is not installed.
+        ImportError: If its host is MMPretrain and is not installed, or too old.
         ValueError: If it describes no model.
     """
     cfg = load_model_config(config, options)
     scope = cfg.get('default_scope', 'mmseg')
-    if scope == 'mmpretrain':
-        require_mmpretrain("default_scope='mmpretrain'")
     with DefaultScope.overwrite_default_scope(scope), torch.device('meta'):
         return MODELS.build(cfg.model)

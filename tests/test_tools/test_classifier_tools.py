@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmsnnet.apis import init_model
 from mmsnnet.deploy import load
 from mmsnnet.evaluation.cost.model_cost import model_costs
+from mmsnnet.models import heads
 from mmsnnet.runtime.session import StitchSession
 from tests.classifiers import build, save_classifier, write_pictures
+from tests.small_recipes import ROOT
 from tools.choose_stitch import main as choose_stitch
 from tools.export_stitch import main as export_stitch
+from tools.list_stitches import main as list_stitches
 from tools.measure_latency import main as measure_latency
 from tools.test_all_stitches import main as sweep
 
@@ -103,3 +108,26 @@ def test_a_stitch_within_a_budget_is_exported_checked_and_scored(swept, tmp_path
     assert export_stitch([*files, *many, '--out', str(tmp_path / 'front')]) == 0
     session = StitchSession(tmp_path / 'front' / 'all_stitches.onnx')
     assert set(session.stitches) <= set(NAMES) and session.metadata.metric == METRIC
+
+
+def missing(name):
+    raise PackageNotFoundError(name)
+
+
+@pytest.mark.parametrize(
+    ('version', 'problem'),
+    [(missing, 'which is not installed'), (lambda name: '1.1.1', '1.2 or newer; 1.1.1 is')],
+)
+@pytest.mark.parametrize('command', [sweep, measure_latency, export_stitch, list_stitches])
+def test_a_missing_or_old_mmpretrain_is_told_in_one_line_and_nothing_is_written(
+    tmp_path, capsys, monkeypatch, command, version, problem
+):
+    config, checkpoint = str(ROOT / 'configs/cls_snnetv2_rooms.py'), str(tmp_path / 'weights.pth')
+    torch.save(dict(state_dict={}), checkpoint)
+    monkeypatch.setattr(heads, 'version', version)
+    out = [] if command is list_stitches else [checkpoint, '--out', str(tmp_path / 'out')]
+    assert command([config, *out]) == 2
+    *_, last = capsys.readouterr().err.strip().splitlines()
+    assert f"default_scope='mmpretrain' needs MMPretrain{' ' if '1.2' in problem else ', '}" in last
+    assert problem in last and 'mmsnnet[cls]' in last
+    assert [path.name for path in tmp_path.iterdir()] == ['weights.pth']
