@@ -85,6 +85,23 @@ def test_classifiers_of_other_classes_are_refused_where_pretrained_ones_were_ask
     assert not list(tmp_path.glob('*.pth'))
 
 
+@pytest.mark.parametrize(
+    ('head', 'preprocessor', 'problem'),
+    [
+        (3, 3, r'data set has 5 classes, the model head\.num_classes=3: put 5 into head and data'),
+        (7, 5, r'data_preprocessor\.num_classes=5 does not fit head\.num_classes=7: put 7'),
+    ],
+)
+def test_a_head_of_other_classes_than_the_data_is_refused_before_the_first_iteration(
+    trained, tmp_path, head, preprocessor, problem
+):
+    model = copy.deepcopy(trained.config.model)
+    model.head.num_classes, model.data_preprocessor.num_classes = head, preprocessor
+    with pytest.raises(ValueError, match=problem) as raised:
+        started(trained, tmp_path, model=model)
+    assert '\n' not in str(raised.value) and not list(tmp_path.glob('*.pth'))
+
+
 def test_a_loaded_checkpoint_keeps_its_classifiers(trained, tmp_path):
     content = torch.load(trained.checkpoint, weights_only=True)
     content['state_dict']['head.classifiers.L.weight'] += 1

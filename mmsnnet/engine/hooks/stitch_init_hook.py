@@ -30,6 +30,7 @@ from mmsnnet.models.feature_matching import (
     check_can_match,
     match_features,
 )
+from mmsnnet.models.host.classifier_check import check_class_count
 from mmsnnet.models.host.classifier_weights import check_filled, fill_classifiers
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.models.host.head_weights import load_head_weights
@@ -115,6 +116,7 @@ class StitchInitHook(Hook):
         refuse_frozen_random(backbone)
         if self.match.iters:
             check_can_match(backbone)
+        check_class_count(runner.model, runner.train_dataloader.dataset)
         _check_normalization(runner, backbone)
         if not getattr(runner, '_has_loaded', False):  # else its own classifiers would be lost
             self._fill_classifiers(runner)

@@ -8,7 +8,7 @@ from torch import nn
 
 from ..stitched_vit import StitchedViT
 from .layer_widths import LayerWidths
-from .lookup import reads_anchor_tokens
+from .lookup import reads_anchor_tokens, without_augmentation
 from .meta_call import meta_call, meta_features
 
 #: Side, in tokens, of the map that other heads are tried on.
@@ -51,6 +51,35 @@ def check_classifier(model: nn.Module, backbone: StitchedViT) -> None:
             "whichever anchor a stitch ends in: put head=dict(type='StitchedClsHead', ...), or "
             "leave lift_taps out and put neck=dict(type='GlobalAveragePooling')."
         )
+
+
+def check_class_count(model: nn.Module, dataset: Any) -> None:
+    """Check that a classifier has a place for each class of its training data.
+
+    Args:
+        model: Model; those that are no classifiers with a StitchedClsHead are passed over.
+        dataset: Data set, which names its classes in ``metainfo``; one that does not has any.
+
+    Raises:
+        ValueError: If it has not, or mixes labels (CutMix, Mixup) of another number of classes.
+    """
+    model = without_augmentation(model)
+    if not reads_anchor_tokens(model):
+        return
+    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    own, wanted = model.head.num_classes, max(len(classes), model.head.num_classes)
+    preprocessor = model.data_preprocessor
+    mixed = preprocessor.num_classes if getattr(preprocessor, 'batch_augments', None) else own
+    if wanted == own == mixed:
+        return
+    if len(classes) > own:
+        found = f'The data set has {len(classes)} classes, the model head.num_classes={own}'
+    else:
+        found = (
+            f'CutMix or Mixup of data_preprocessor.num_classes={mixed} does not fit '
+            f'head.num_classes={own}'
+        )
+    raise ValueError(f'{found}: put {wanted} into head and data_preprocessor.')
 
 
 def _check_widths(model: nn.Module, backbone: StitchedViT) -> None:
