@@ -19,6 +19,7 @@ from mmsnnet.models.stitch_network import StitchNetwork
 from mmsnnet.runtime.metadata import METADATA_KEY, ModelMetadata
 
 from .dynamic_size import resample_positions
+from .head_branch import enclose_head
 from .preprocessing import PictureInference, is_switched
 
 OPSET = 20
@@ -130,6 +131,8 @@ def write_onnx(
     model = exported.model_proto
     _strip(model)
     set_metadata(model, metadata)
+    if switched:
+        enclose_head(model, len(metadata.stitches))
     onnx.save(model, str(path))
 
 

@@ -114,17 +114,10 @@ class OpenVINOBackend:
         self.inputs = tuple(one.any_name for one in self._compiled.inputs)
         self.threads = int(self._compiled.get_property('INFERENCE_NUM_THREADS'))
         self._request, self._lock = self._compiled.create_infer_request(), Lock()
-        self._seen: set[tuple[int, ...]] = set()
 
     def run(self, feed: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Outputs for inputs by name."""
         with self._lock:  # a request holds the tensors of one inference
-            # With OpenVINO 2026.4 the first inference of images of a new shape may read memory
-            # that nothing has written, where a branch is not taken; the second one is right.
-            shape = feed['images'].shape
-            if 'stitch' in feed and shape not in self._seen:
-                self._request.infer(dict(feed))
-                self._seen.add(shape)
             self._request.infer(dict(feed))
             return [np.array(self._request.get_tensor(one).data) for one in self._compiled.outputs]
 

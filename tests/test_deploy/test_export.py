@@ -312,6 +312,35 @@ def test_stitches_of_one_file_differ_and_numbers_of_none_are_refused(two: tuple)
             session.run(None, dict(images=pictures, stitch=np.array(number)))
 
 
+def in_openvino(path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
+    """The first output of a file in OpenVINO alone, compiled afresh."""
+    openvino = pytest.importorskip('openvino', reason='needs the extra [openvino]')
+    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
+    compiled = openvino.Core().compile_model(str(path), 'CPU', settings)
+    return lambda feed: compiled(feed)[0]
+
+
+def test_the_first_inferences_of_openvino_are_right_whichever_stitch_and_batch_they_are_of(
+    two: tuple,
+) -> None:
+    _, path, names = two
+    session, seen = onnxruntime.InferenceSession(str(path)), np.random.default_rng(4)
+    for number in range(len(names)):
+        run = in_openvino(path)
+        for batch in (1, 4):
+            pictures = seen.integers(0, 256, (batch, 64, 64, 3), dtype=np.uint8)
+            feed = dict(images=pictures, stitch=np.array(number))
+            assert (run(feed) == session.run(None, feed)[0]).mean() >= 0.999
+
+
+def test_openvino_gives_an_empty_batch_for_the_number_of_no_stitch(two: tuple) -> None:
+    _, path, names = two
+    run, pictures = in_openvino(path), np.zeros((1, 64, 64, 3), np.uint8)
+    for number in (-1, -len(names), len(names), 99):
+        assert len(run(dict(images=pictures, stitch=np.array(number)))) == 0
+    assert len(run(dict(images=pictures, stitch=np.array(0)))) == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('kind', 'stitch'), [('segmentation', 'S1-L4'), ('SETR', 'L2-S1')])
 def test_a_file_of_any_size_is_exact_at_sizes_that_it_was_not_checked_on(
