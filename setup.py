@@ -164,6 +164,7 @@ setup(
         'optional': read_requirements('optional'),
         'cls': read_requirements('cls'),
         'deploy': read_requirements('deploy'),
+        'guide': read_requirements('guide'),
         'hub': read_requirements('hub'),
         'lora': read_requirements('lora'),
         'openvino': read_requirements('openvino'),

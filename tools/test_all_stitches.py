@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import _cli
+import _front
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -52,6 +53,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         '--tta', action='store_true', help='augment by tta_model and tta_pipeline of the config'
     )
     add_certainty_arguments(parser)
+    _front.add_arguments(parser)
     add_work_arguments(parser)
     parser.add_argument(
         '--recalibrate-bn',
@@ -84,19 +86,6 @@ def add_certainty_arguments(parser: argparse.ArgumentParser) -> None:
         '--seed', type=int, default=0,
         help='of the resamples of images and of the order of a race, kept in run.json of a new '
         'folder (default: 0)',
-    )  # fmt: skip
-    group.add_argument(
-        '--front', action='store_true',
-        help='look for the front alone: images in a random order, and stitches that one of no more '
-        'FLOPs surely beats are dropped on the way (race.json)',
-    )  # fmt: skip
-    group.add_argument(
-        '--drop-confidence', type=float, default=0.998, metavar='P',
-        help='how sure it must be that a stitch is beaten, between 0 and 1 (default: 0.998)',
-    )  # fmt: skip
-    group.add_argument(
-        '--min-images', type=int, default=30, metavar='N',
-        help='images before the first stitch is dropped (default: 30)',
     )  # fmt: skip
 
 
@@ -268,18 +257,6 @@ def certainty_of(
     return found
 
 
-def tell_dropped(sweep: Any) -> None:
-    """Say how many stitches a race dropped, and how much of the work that saved."""
-    dropped = sweep.dropped.values()
-    if dropped:
-        left_out = sum(1 - row['images'] / row['of'] for row in dropped)
-        total = len(dropped) + len(sweep.results)
-        sys.stderr.write(
-            f'The race dropped {len(dropped)} of {total} stitches (race.json says which ones beat '
-            f'them); {left_out / total:.0%} of the images x stitches were not run.\n'
-        )
-
-
 def tell_missing_values(records: Sequence[Any], metric: str | None) -> bool:
     """Warn of stitches without a value of the metric; returns whether any has one to report.
 
@@ -332,39 +309,13 @@ def recalibrate(sweep: Any, stitches: Sequence[Any], args: argparse.Namespace) -
     )
 
 
-def race_options(args: argparse.Namespace, cfg: Any) -> Any:
-    """How stitches race, None if they do not.
-
-    Raises:
-        ValueError: If a number is not possible, or other options contradict a race.
-    """
-    from mmsnnet.evaluation.front.race import RaceOptions
-
-    options = RaceOptions(
-        cfg.test_cfg.get('metric'),
-        cfg.test_cfg.get('rule', 'greater'),
-        args.drop_confidence,
-        args.seed,
-        args.min_images,
-    )
-    contradicting = {
-        '--one-by-one': args.one_by_one,
-        '--shard': args.shard != (0, 1),
-        '--shard-by stitches': args.shard_by == 'stitches',
-        '--merge': args.merge,
-    }
-    for name, given in contradicting.items():
-        if args.front and given:
-            raise ValueError(f'--front compares all stitches on the way: leave out {name}.')
-    return options if args.front else None
-
-
 def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     """The config, a sweep with its results folder open, the stitches to score, and how.
 
     The folder comes last: what is refused before leaves results alone that are in it.
     """
     from mmsnnet.evaluation.front.certainty import check_confidence
+    from mmsnnet.evaluation.front.guide import check_budget
 
     check_confidence(args.confidence)
     cfg = load_config(args)
@@ -378,7 +329,7 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     options = SweepOptions(
         args.one_by_one, args.shard_size, args.max_memory, args.shard, args.shard_by
     )
-    race = race_options(args, cfg)
+    race, guide = _front.race_options(args, cfg), _front.guide_options(args, cfg)
     wanted, facts = wanted_stitches(args, cfg), recalibration(cfg, args.recalibrate_bn)
     runner = Runner.from_cfg(cfg)
     backbone = find_predicting_backbone(runner.model)
@@ -386,7 +337,10 @@ def set_up(args: argparse.Namespace) -> tuple[Any, Any, list[Any], Any]:
     sweep = StitchSweep(runner, args.seed)
     chosen = list(select_stitches(backbone.space, sweep.costs.flops, wanted))
     stitches = sweep.share(chosen, options)
-    sweep.open(args.out, args.overwrite, facts, args.merge, race, not options.is_share)
+    if guide is not None:
+        check_budget(guide.budget, backbone.space, len(chosen))
+    alone = not options.is_share
+    sweep.open(args.out, args.overwrite, facts, args.merge, race, alone, guide)
     if args.recalibrate_bn:
         recalibrate(sweep, chosen, args)
     sweep.merge(args.merge)
@@ -437,6 +391,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     pending = sweep.pending(stitches)
     if len(pending) < len(stitches):
         known = 'results already' if not args.front else 'results already or were dropped'
+        known += ', or the search ended without them' if args.budget_evals else ''
         sys.stderr.write(f'{len(stitches) - len(pending)} stitches have {known}.\n')
     if pending:
         run_with_progress(sweep, pending, options)
@@ -444,7 +399,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         index, count = options.share
         sys.stderr.write(f'Share {index + 1} of {count} is done; its results are partial.\n')
     elif sweep.results is not None:
-        tell_dropped(sweep)
+        _front.tell_dropped(sweep)
+        _front.tell_not_looked_at(sweep)
         report(sweep, cfg, args)
     sweep.close()
     return 0

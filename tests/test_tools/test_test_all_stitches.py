@@ -195,9 +195,50 @@ def test_a_race_that_cannot_be_is_one_line(trained, tmp_path, capsys, more):
 
 
 @pytest.mark.parametrize('confidence', ['0', '1', '1.2', 'nan'])
-def test_a_confidence_that_is_none_is_one_line(trained, tmp_path, capsys, confidence):
-    arguments = [*trained.call, '--confidence', confidence, '--out', str(tmp_path / 'out')]
+@pytest.mark.parametrize('option', ['--confidence', '--drop-confidence'])
+def test_a_confidence_that_is_none_is_one_line(trained, tmp_path, capsys, option, confidence):
+    arguments = [*trained.call, option, confidence, '--out', str(tmp_path / 'out')]
     assert 'give a number between 0 and 1' in refused(capsys, arguments)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--budget-evals', '0'], 'A budget of 0 stitches is not possible: give 1 or more'),
+        (['--budget-evals', '5', '--min-gain', 'nan'], 'min_gain=nan is not possible'),
+        (['--budget-evals', '5', '--shard', '1/2'], 'all results so far: leave out --shard'),
+        (['--budget-evals', '5', '--merge', 'x'], 'all results so far: leave out --merge'),
+    ],
+)
+def test_a_search_that_cannot_be_is_one_line(trained, tmp_path, capsys, arguments, message):
+    assert message in refused(capsys, [*trained.call, '--out', tmp_path / 'out', *arguments])
+
+
+def test_a_budget_of_more_stitches_than_there_are_is_one_line(trained, tmp_path, capsys):
+    pytest.importorskip('sklearn', reason='needs the extra [guide]')
+    line = refused(capsys, [*trained.call, '--out', tmp_path / 'out', '--budget-evals', '9'])
+    assert '9 stitches is not possible: 8 are to choose from' in line
+    assert line.endswith('give a number from 3 to 8.')
+
+
+def test_without_scikit_learn_a_search_says_what_to_install(
+    trained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, 'sklearn.gaussian_process', None)
+    line = refused(capsys, [*trained.call, '--out', tmp_path / 'out', '--budget-evals', '5'])
+    assert "pip install 'mmsnnet[guide]'" in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_search_says_what_it_did_not_look_at(trained, tmp_path, capsys):
+    pytest.importorskip('sklearn', reason='needs the extra [guide]')
+    arguments = ['--out', str(tmp_path / 'out'), '--budget-evals', '4', '--min-gain', '0']
+    assert main([*trained.call, *arguments]) == 0
+    line = '4 stitches were not looked at (the budget is spent; guide.json names them)'
+    assert line in capsys.readouterr().err
+    search = json.loads((tmp_path / 'out' / 'guide.json').read_text())
+    names = {row['name'] for row in records(tmp_path / 'out')}
+    assert search['not_looked_at'].keys() == set(NAMES) - names
 
 
 # -- what it writes -----------------------------------------------------------------------------

@@ -1,17 +1,19 @@
-"""What a race of stitches costs and loses, against random subsets and a few images.
+"""What a race of stitches and a guided search cost and lose, against subsets at random.
 
 The spaces are those of ``_front_spaces.py``. A seed draws the values of simulated images, orders
 the images, and chooses the random subsets. Work is counted in runs of a block on an image, in
 passes that run the tree of the stitches that are left, as a share of one pass for all stitches on
-all images. The subsets get as much of it as the first race of the same seed spent. The truth is all
-images: members are the stitches that are on the front in more than half of the resamples.
+all images. Each set of a guided search is a pass of its own. Subsets get as much work as the race,
+or the guided search, of the same seed spent. The truth is all images: members are the stitches that
+are on the front in more than half of the resamples.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +22,14 @@ from _front_spaces import PUBLISHED_MIOU, ReplayedSweep, SimulatedSweep, Sweep
 
 from mmsnnet.evaluation.front.bootstrap import completing_weights
 from mmsnnet.evaluation.front.certainty import on_front
+from mmsnnet.evaluation.front.guide import (
+    Candidates,
+    GuideOptions,
+    first_set,
+    next_count,
+    propose,
+)
+from mmsnnet.evaluation.front.marginal_blocks import MarginalBlocks
 from mmsnnet.evaluation.front.race import (
     CONFIDENCE,
     MIN_IMAGES,
@@ -29,6 +39,7 @@ from mmsnnet.evaluation.front.race import (
     race_order,
     required_probability,
 )
+from mmsnnet.evaluation.front.route_features import route_features
 
 __all__ = ['PUBLISHED_MIOU', 'main']
 
@@ -60,10 +71,12 @@ class Found:
     Attributes:
         scored: Numbers of stitches that were scored on all images, or that are believed in.
         runs: Runs of blocks so far.
+        beaten: By number of a dropped stitch, who beat it and by how much.
     """
 
     scored: list[int] = field(default_factory=list)
     runs: int = 0
+    beaten: dict[int, tuple[int, float]] = field(default_factory=dict)
 
 
 def judge(sweep: Sweep, found: Found) -> Outcome:
@@ -74,22 +87,65 @@ def judge(sweep: Sweep, found: Found) -> Outcome:
     return Outcome(work, volume, len(sweep.members - set(found.scored)))
 
 
-def race(sweep: Sweep, seed: int, confidence: float) -> Found:
-    """Let all stitches race."""
-    left, order = list(range(len(sweep.names))), race_order(sweep.num_images, seed)
-    done = runs = 0
+def race(
+    sweep: Sweep,
+    seed: int,
+    confidence: float,
+    racing: Sequence[int] | None = None,
+    found: Found | None = None,
+) -> Found:
+    """Let stitches race, all or some, against each other and those that were scored before."""
+    found = found or Found()
+    left = list(range(len(sweep.names)) if racing is None else racing)
+    before, order, done = list(found.scored), race_order(sweep.num_images, seed), 0
+    kept = sweep.anchors | {sweep.names[i] for i in before}
     for stop in looks(sweep.num_images, 1, MIN_IMAGES):
-        runs += sweep.blocks(left) * (stop - done)
-        done = stop
+        found.runs += sweep.blocks(left) * (stop - done)
+        done, numbers = stop, before + left
+        names = [sweep.names[i] for i in numbers]
         weights = completing_weights(stop, sweep.num_images, NUM_DRAWS, seed)
-        values = sweep.metric(weights, order[:stop], left)
-        names = [sweep.names[i] for i in left]
+        values = sweep.metric(weights, order[:stop], numbers)
         saved = blocks_saved({name: sweep.programs[name] for name in names})
         required = required_probability(saved, names, confidence)
-        drops = find_losers(names, sweep.costs[left], values, required, sweep.anchors)
-        gone = {drop.name for drop in drops}
-        left = [i for i in left if sweep.names[i] not in gone]
-    return Found(left, runs + sweep.blocks(left) * (sweep.num_images - done))
+        for drop in find_losers(names, sweep.costs[numbers], values, required, kept):
+            number = sweep.space[drop.name].id
+            left.remove(number)
+            found.beaten[number] = sweep.space[drop.beaten_by].id, drop.lead
+    found.runs += sweep.blocks(left) * (sweep.num_images - done)
+    found.scored += left
+    return found
+
+
+def guided(sweep: Sweep, seed: int, share: float, confidence: float | None = None) -> Found:
+    """A guided search for a share of the stitches; its sets race where there is a confidence."""
+    options, found = GuideOptions(round(share * len(sweep.names)), seed=seed), Found()
+    features = route_features(sweep.space, dict(zip(sweep.names, sweep.costs)))
+
+    def candidates() -> Candidates:
+        return Candidates(sweep.names, sweep.costs, features, MarginalBlocks(sweep.programs))
+
+    names = first_set(candidates(), sorted(sweep.anchors), options)
+    while names:
+        chosen = [sweep.space[name].id for name in names]
+        if confidence is None:
+            found.runs += sweep.blocks(chosen) * sweep.num_images
+            found.scored += chosen
+        else:
+            race(sweep, seed, confidence, chosen, found)
+        values = np.full(len(sweep.names), math.nan)
+        values[found.scored] = sweep.quality[found.scored]
+        count = next_count(options, len(found.scored) + len(found.beaten))
+        proposal = propose(candidates(), values, guesses_of(found, values), count, seed)
+        names = proposal.names if proposal.gain >= options.min_gain else ()
+    return found
+
+
+def guesses_of(found: Found, values: np.ndarray) -> dict[int, float]:
+    """What dropped stitches would be worth: the value of who beat them, less its lead."""
+    guesses: dict[int, float] = {}
+    for number, (rival, lead) in reversed(found.beaten.items()):
+        guesses[number] = guesses.get(rival, values[rival]) - lead
+    return guesses
 
 
 def random_stitches(sweep: Sweep, seed: int, share: float) -> Found:
@@ -112,19 +168,32 @@ def few_images(sweep: Sweep, seed: int, share: float) -> Found:
     return Found(found, sweep.blocks(everything) * count)
 
 
-def search(sweep: Sweep, seed: int, confidences: Sequence[float]) -> Iterator[tuple[str, Outcome]]:
-    """Look for the front in each way; yields its name and what it found."""
-    share = None
+def search(
+    sweep: Sweep, seed: int, confidences: Sequence[float], share: float | None
+) -> Iterator[tuple[str, Outcome]]:
+    """Look for the front in each way; yields its name and what it found.
+
+    Args:
+        sweep: The space.
+        seed: See above.
+        confidences: Of races.
+        share: Of the stitches, the budget of a guided search; None for none.
+    """
+    works: dict[str, float] = {}
     for confidence in confidences:
         outcome = judge(sweep, race(sweep, seed, confidence))
-        share = outcome.work if share is None else share
+        works.setdefault('race', outcome.work)
         yield f'race {confidence:g}', outcome
-    subsets: dict[str, Callable[..., Found]] = {
-        'random stitches': random_stitches, 'few images': few_images
-    }  # fmt: skip
-    for name, run in subsets.items():
-        yield f'{name}, equal work', judge(sweep, run(sweep, seed, share))
-    yield 'few images, 0.1', judge(sweep, few_images(sweep, seed, 0.1))
+    if share is not None:
+        outcome = judge(sweep, guided(sweep, seed, share))
+        works['guided'] = outcome.work
+        yield f'guided {share:g}', outcome
+        yield f'guided {share:g}, race', judge(sweep, guided(sweep, seed, share, confidences[0]))
+    for name, work in works.items():
+        yield f'random stitches, as {name}', judge(sweep, random_stitches(sweep, seed, work))
+    for name, work in {**works, '0.1': 0.1}.items():
+        prefix = 'as ' if name in works else ''
+        yield f'few images, {prefix}{name}', judge(sweep, few_images(sweep, seed, work))
 
 
 def print_rows(name: str, outcomes: dict[str, list[Outcome]]) -> None:
@@ -134,7 +203,7 @@ def print_rows(name: str, outcomes: dict[str, list[Outcome]]) -> None:
             np.array([getattr(one, key) for one in found]) for key in ('work', 'volume', 'lost')
         )
         sys.stdout.write(
-            f'{name:10} {way:27} {work.mean():6.3f} {work.std():6.3f} {volume.mean():8.5f} '
+            f'{name:10} {way:26} {work.mean():6.3f} {work.std():6.3f} {volume.mean():8.5f} '
             f'{volume.std():8.5f} {volume.min():8.5f} {lost.mean():5.2f} {lost.max():4d}\n'
         )
     sys.stdout.flush()
@@ -157,7 +226,7 @@ def run_space(name: str | Path, args: argparse.Namespace) -> bool:
         sizes.append(len(sweep.members))
         least = sweep.members | {sweep.space[anchor].id for anchor in sweep.anchors}
         floors.append(sweep.blocks(sorted(least)) / sweep.blocks(range(len(sweep.names))))
-        for way, outcome in search(sweep, seed, args.confidence):
+        for way, outcome in search(sweep, seed, args.confidence, args.budget):
             outcomes.setdefault(way, []).append(outcome)
     print_rows(label, outcomes)
     sys.stdout.write(f'{label:10} {np.mean(sizes):.1f} members of the true front, which with the '
@@ -175,8 +244,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--seeds', type=int, default=20)
     parser.add_argument('--first-seed', type=int, default=0)
     parser.add_argument('--confidence', type=float, nargs='+', default=[CONFIDENCE, 0.99])
+    parser.add_argument('--budget', type=float, metavar='SHARE', help='of the stitches, for guided '
+                        'searches (needs scikit-learn; default: none)')  # fmt: skip
     args = parser.parse_args(argv)
-    sys.stdout.write(f'{"space":10} {"way":27} {"work":>6} {"+-":>6} {"volume":>8} {"+-":>8} '
+    sys.stdout.write(f'{"space":10} {"way":26} {"work":>6} {"+-":>6} {"volume":>8} {"+-":>8} '
                      f'{"least":>8} {"lost":>5} {"most":>4}\n')  # fmt: skip
     names = [*filter(None, args.tables.split(',')), *args.replay]
     missed = [run_space(name, args) for name in names]

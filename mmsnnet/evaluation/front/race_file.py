@@ -82,6 +82,12 @@ class RaceFile:
         self.dropped.update({row['name']: {'kind': 'dropped', **row} for row in rows})
         self.save()
 
+    def begin_looks(self) -> None:
+        """Let the looks begin anew, for another set of stitches."""
+        if self.looks:
+            self.looks = []
+            self.save()
+
     def take_out(self, names: Iterable[str]) -> None:
         """Forget that stitches were dropped, since they were scored after all."""
         names = self.dropped.keys() & set(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -26,9 +26,16 @@ class Progress:
     on_batch: Callable[[], None] = lambda: None
     on_stitch: Callable[[Stitch, Mapping[str, float]], None] = lambda stitch, metrics: None
 
+    def after(self, num_batches: int) -> Progress:
+        """The same for work that begins when some batches were run already."""
+        return replace(self, on_start=lambda total: self.on_start(num_batches + total))
+
 
 class ProgressHook(Hook):
     """Reports each batch that a test loop has run.
+
+    Attributes:
+        num_batches: How many it has run so far, each counted for each stitch.
 
     Args:
         progress: What to call.
@@ -38,7 +45,9 @@ class ProgressHook(Hook):
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
+        self.num_batches = 0
 
     def after_test_iter(self, runner: Runner, *_: Any, **__: Any) -> None:
         """Report one batch."""
+        self.num_batches += 1
         self._progress.on_batch()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,9 @@ from mmsnnet.results.run_file import RUN_NAME, check_fingerprint, describe_space
 from mmsnnet.stitching import CostTable, Stitch
 
 from ..cost.model_cost import model_costs
+from ..front.guide import GuideOptions
+from ..front.guide_file import GUIDE_NAME, GuideFile
+from ..front.guided_sweep import GuidedSweep
 from ..front.race import RaceOptions
 from ..front.race_file import RACE_NAME, RaceFile
 from ..front.race_sweep import Race, check_can_race, first_metric
@@ -104,6 +107,8 @@ class StitchSweep:
         self._fingerprint: dict[str, Any] = {}
         self._race: RaceOptions | None = None
         self._race_file: RaceFile | None = None
+        self._guide: GuideOptions | None = None
+        self._guide_file: GuideFile | None = None
         self._order_seed: int | None = None
         self._lock: FolderLock | None = None
 
@@ -115,6 +120,7 @@ class StitchSweep:
         merging: Sequence[str] = (),
         race: RaceOptions | None = None,
         alone: bool = True,
+        guide: GuideOptions | None = None,
     ) -> None:
         """Open the results folder; the last thing that can be refused before scoring.
 
@@ -127,18 +133,19 @@ class StitchSweep:
                 in the folder is then continued as that, with the stitches that it dropped.
             alone: Whether no other run may write to the folder meanwhile; False for a share of
                 the work.
+            guide: Score a few stitches, chosen by what is known of others; None to score all.
 
         Raises:
             FileNotFoundError: If there is no such folder of results to merge.
-            ValueError: If this folder or one of those holds results of another run, or of another
-                race, or the images of a full sweep that are to be continued as a race, or another
-                process writes to it.
+            ValueError: If this folder or one of those holds results of another run, of another
+                race or guided search, or the images of a full sweep that are to be continued as a
+                race, or another process writes to it.
         """
         self.directory = Path(directory)
         if race is not None:
             check_can_race(self.loop.evaluator, len(self.loop.dataloader.dataset))
             race = replace(race, metric=race.metric or first_metric(self.loop.evaluator))
-        self._race = race
+        self._race, self._guide = race, guide
         gather(None)  # until then processes may read what is to be discarded
         with failing_together():
             if is_main_process():
@@ -179,15 +186,18 @@ class StitchSweep:
         # Without its description it is unknown of what run these are.
         nameless = not any((self.directory / n).exists() for n in (RUN_NAME, RECORDS_NAME))
         if overwrite or nameless:
-            (self.directory / RACE_NAME).unlink(missing_ok=True)
+            for name in (RACE_NAME, GUIDE_NAME):
+                (self.directory / name).unlink(missing_ok=True)
             discard_shards(self.directory)
             discard_statistics(self.directory)
             (self.directory / STATISTICS_NAME).unlink(missing_ok=True)
         race_file = self._checked_race()
+        guide_file = GuideFile(self.directory, asdict(self._guide) if self._guide else None)
         self.results = open_results(self.directory, self._fingerprint, overwrite, details)
-        if self._race is not None:
-            race_file.save()
-        self._race_file = race_file
+        for file, options in ((race_file, self._race), (guide_file, self._guide)):
+            if options is not None:
+                file.save()
+        self._race_file, self._guide_file = race_file, guide_file
 
     def _checked_race(self) -> RaceFile:
         """The race of the folder, which must be the one that is wanted, if any is.
@@ -205,7 +215,7 @@ class StitchSweep:
                 f'{self.directory} holds images of a full sweep that is not finished: finish it '
                 'without --front, or race in another folder.'
             )
-        if begun and not settings and race_file.dropped:
+        if begun and not settings and race_file.dropped and self._guide is None:
             self.runner.logger.warning(
                 f'{len(race_file.dropped)} stitches that the race in {self.directory} dropped are '
                 'wanted in full: they go on where they were dropped.'
@@ -220,6 +230,12 @@ class StitchSweep:
     def dropped(self) -> dict[str, dict[str, Any]]:
         """What the race in the folder dropped, by name; in the main process alone."""
         return {} if self._race_file is None else dict(self._race_file.dropped)
+
+    @property
+    def not_looked_at(self) -> GuideFile | None:
+        """The guided search of the folder if it has ended, else None; in the main process alone."""
+        has_ended = self._guide_file is not None and self._guide_file.reason is not None
+        return self._guide_file if has_ended else None
 
     def merge(self, directories: Sequence[str]) -> None:
         """Take in the results of other folders, whole and partial; of the same run alone.
@@ -263,11 +279,16 @@ class StitchSweep:
         return [stitch for stitch in stitches if stitch.name in names]
 
     def pending(self, stitches: Sequence[Stitch]) -> list[Stitch]:
-        """Stitches without a record that no race dropped, the same in all processes."""
+        """Stitches without a record that no race dropped, the same in all processes.
+
+        None after the end of a guided search, if the sweep is guided.
+        """
         names = None
         if self.results is not None:
             done = {record['name'] for record in self.results.records}
             done |= set() if self._race is None else self.dropped.keys()
+            if self._guide is not None and self.not_looked_at is not None:
+                done |= {stitch.name for stitch in stitches}
             names = [stitch.name for stitch in stitches if stitch.name not in done]
         return [self.backbone.space[name] for name in broadcast(names)]
 
@@ -297,30 +318,60 @@ class StitchSweep:
         runner.call_hook('before_test')
         runner.call_hook('before_test_epoch')
         runner.model.eval()
-        self._score(stitches, options or SweepOptions(), progress, invalid)
+        options = options or SweepOptions()
+        apart = self._runs_apart(options)
+        for chosen in self._sets(stitches, apart):
+            self._score(chosen, options, apart, progress.after(hook.num_batches), invalid)
         runner.call_hook('after_test_epoch', metrics={})
         runner.call_hook('after_test')
         del self.loop.on_nan
         runner.hooks.remove(hook)
 
+    def _runs_apart(self, options: SweepOptions) -> bool:
+        """Whether stitches run one by one, as they are wanted to or have to.
+
+        Raises:
+            ValueError: If they have to although they race, or are to do a share of the work.
+        """
+        if self._guide is not None and options.is_share:
+            raise ValueError('A guided search chooses by all results so far, not those of a share.')
+        reason = self.loop.reason_against_one_pass or reason_against_order(self.loop.dataloader)
+        if reason and options.is_share and not options.one_by_one:
+            raise ValueError(f'The work cannot be done in shares: {reason}.')
+        if reason and not options.one_by_one:
+            self.runner.logger.warning(f'Stitches are scored one after the other: {reason}.')
+        apart = options.one_by_one or bool(reason)
+        if apart and self._race is not None:
+            raise ValueError(f'Stitches cannot race: {reason or "they run one by one"}.')
+        return apart
+
+    def _sets(self, stitches: Sequence[Stitch], apart: bool) -> Iterable[Sequence[Stitch]]:
+        """What to score, one set after the other; a single one without a guided search."""
+        if self._guide is not None:
+            guided = GuidedSweep(
+                self.backbone.space, self.costs.flops, self._guide, self.results,
+                self._guide_file, self._race_file, not apart,
+            )  # fmt: skip
+            return guided.sets(stitches)
+        with failing_together():
+            if self._race is not None and self._guide_file and self._guide_file.sets:
+                # The looks of the race were those of the last set alone.
+                self._race_file.begin_looks()
+                self._guide_file.discard()
+        return [stitches]
+
     def _score(
         self,
         stitches: Sequence[Stitch],
         options: SweepOptions,
+        apart: bool,
         progress: Progress,
         invalid: set[str],
     ) -> None:
-        reason = self.loop.reason_against_one_pass or reason_against_order(self.loop.dataloader)
-        if options.one_by_one or (reason and not options.is_share):
-            if reason and not options.one_by_one:
-                self.runner.logger.warning(f'Stitches are scored one after the other: {reason}.')
-            if self._race is not None:
-                raise ValueError(f'Stitches cannot race: {reason or "they run one by one"}.')
+        if apart:
             progress.on_start(len(stitches) * len(self.loop.dataloader))
             self._score_one_by_one(stitches, progress, invalid)
             return
-        if reason:
-            raise ValueError(f'The work cannot be done in shares: {reason}.')
         sweep = OnePassSweep(
             self.loop, self.directory, self.backbone.space, options, self._order_seed
         )
@@ -374,4 +425,5 @@ class StitchSweep:
                 )
             fields = stitch_fields(stitch, self.costs[stitch])
             record = self.results.append({**fields, 'metrics': dict(metrics)})
+            self._guide_file.take_out([stitch.name])
             progress.on_stitch(stitch, record['metrics'])
