@@ -50,15 +50,17 @@ function drawAxes(svg, frame, range, costLabel, qualityLabel) {
   node('text', {x: 12, y: middle, 'text-anchor': 'middle', transform: `rotate(-90 12 ${middle})`},
        svg, qualityLabel);
 }
-// Axes around stitches that have .cost and .quality; returns the scales px and py of the plot.
-function drawFrame(svg, stitches, costLabel, qualityLabel) {
+// Axes around stitches that have .cost and .quality, and further qualities that are to be seen;
+// returns the scales px and py of the plot.
+function drawFrame(svg, stitches, costLabel, qualityLabel, more = []) {
   const width = svg.clientWidth || 1080, height = Math.round(Math.min(520, 200 + width * .32));
   svg.setAttribute('viewBox', `0 0 ${width} ${height}`);
   svg.style.height = height + 'px';
   svg.replaceChildren();
   if (!stitches.length) return null;
   const range = ['cost', 'quality'].flatMap(key => {
-    const values = stitches.map(s => s[key]), low = Math.min(...values), high = Math.max(...values);
+    const values = stitches.map(s => s[key]).concat(key === 'quality' ? more : []);
+    const low = Math.min(...values), high = Math.max(...values);
     const pad = (high - low || Math.abs(high) || 1) * .06;
     return [low - pad, high + pad];
   });

@@ -55,10 +55,15 @@ def _certainty(chooser: Chooser, name: str) -> dict[str, Any]:
     if chooser.certainty is None or name not in chooser.certainty.stitches:
         return {}
     one = chooser.certainty.stitches[name]
-    probabilities = dict(
-        front=one.on_front, cheaper=one.beats_cheaper, small=one.beats_small
+    sure = dict(
+        metric=chooser.metric,
+        confidence=chooser.certainty.confidence,
+        interval=[one.low, one.high],
+        front=one.on_front,
+        cheaper=one.beats_cheaper,
+        small=one.beats_small,
     )
-    return dict(sure=dict(metric=chooser.metric, interval=[one.low, one.high], **probabilities))
+    return dict(sure=sure)
 
 
 def _depths(chooser: Chooser) -> dict[str, int]:

@@ -74,17 +74,19 @@ def _opacity(chooser: Chooser, points: Sequence[Point], axis: str) -> float | li
 
 def _draw_families(axes: Axes, chooser: Chooser, points: Sequence[Point], axis: str) -> None:
     """Draw the stitches that are no anchors, one colour and one legend entry a family."""
+    from matplotlib.colors import to_rgba_array
+
     groups: dict[str, list[Point]] = {}
     for point in points:
         groups.setdefault(chooser[point.name].family, []).append(point)
     crossing = [family for family in groups if '-' in family]
     for number, family in enumerate(sorted(crossing, key=lambda f: f.count('-'))):
+        opacity = _opacity(chooser, groups[family], axis)
         axes.scatter(
             *_place(groups[family]),
             s=26,
-            color=COLOURS[number % len(COLOURS)],
+            color=to_rgba_array(COLOURS[number % len(COLOURS)], opacity),
             marker=_MARKERS[number // len(COLOURS) % len(_MARKERS)],
-            alpha=_opacity(chooser, groups[family], axis),
             linewidths=0,
             label=f'{family} ({len(groups[family])})',
             zorder=2,
@@ -137,6 +139,8 @@ def _draw_several(
 
 def _style(axes: Axes, metric: str, rule: str, label: str, from_zero: bool) -> None:
     """Name the axes, set their limits and make the frame recede behind the points."""
+    from matplotlib.collections import PathCollection
+
     axes.set_xlabel(label)
     axes.set_ylabel(f'{metric} ({"higher" if rule == "greater" else "lower"} is better)')
     axes.grid(True, color='#dddddd', linewidth=0.6)
@@ -147,7 +151,11 @@ def _style(axes: Axes, metric: str, rule: str, label: str, from_zero: bool) -> N
         axes.set_xlim(left=0)
         axes.set_ylim(0, 1.08 * axes.dataLim.y1)
     # Beside the axes, where it cannot hide stitches.
-    axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    legend = axes.legend(loc='upper left', bbox_to_anchor=(1.0, 1.0), frameon=False, fontsize=9)
+    for mark in legend.legend_handles:
+        if isinstance(mark, PathCollection):  # else as pale as the first of its points
+            red, green, blue, alpha = mark.get_facecolor()[0]
+            mark.set_facecolor((red, green, blue, max(alpha, 0.75)))
 
 
 def _common_metric(sweeps: Mapping[str, Chooser]) -> tuple[str | None, str]:

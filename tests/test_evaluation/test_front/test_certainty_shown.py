@@ -5,10 +5,13 @@ from __future__ import annotations
 import io
 import re
 
+import pytest
+
 from mmsnnet.evaluation.report.pareto_plot import draw_sweeps
 from mmsnnet.evaluation.report.pareto_report import print_table, summarise, write_report
 from mmsnnet.results.certainty import Certainty, StitchCertainty, write_certainty
 from mmsnnet.results.chooser import chooser_of_records
+from tests.browser import CHROMIUM, Browser
 from tests.results_folder import record, write_results
 from tools.choose_stitch import main as choose_stitch
 
@@ -76,8 +79,45 @@ def test_whiskers_are_those_of_the_front_and_points_fade_with_its_probability():
     (whiskers,) = (c for c in axes.collections if c.get_label() == '95% interval')
     found = sorted(segment[:, 1].tolist() for segment in whiskers.get_segments())
     assert found == [[9.0, 11.0], [18.0, 22.0]]
-    solid = {c.get_label()[:3]: c.get_alpha() for c in axes.collections}
-    assert solid['S-L'][0] > solid['L-S'][0]
+    solid = {c.get_label()[:3]: c.get_facecolor() for c in axes.collections}
+    assert solid['S-L'][0][3] > solid['L-S'][0][3]
+
+
+def test_the_legend_shows_the_colours_of_families_however_pale_their_points():
+    rows, certainty = sure_records()
+    rows.append(record('L4-S1', 4, 19.0, 3))  # without a certainty: a second pale one of its family
+    axes = draw_sweeps({'s': chooser_of_records(rows, 'mIoU', certainty=certainty)}).axes[0]
+    legend = axes.get_legend()
+    alphas = {
+        text.get_text()[:3]: one.get_facecolor()[0][3]
+        for text, one in zip(legend.get_texts(), legend.legend_handles)
+        if text.get_text()[1] == '-'
+    }
+    assert alphas['S-L'] >= 0.75 and alphas['L-S'] >= 0.75
+
+
+WHISKERS = """
+(() => {
+  const plot = document.getElementById('plot'), box = plot.getBoundingClientRect();
+  return Array.from(document.querySelectorAll('[data-whisker]')).map(path => {
+    const ends = path.getBoundingClientRect(), bars = path.getAttribute('d').split('h6').length - 1;
+    return [path.dataset.whisker, bars, ends.top > box.top && ends.bottom < box.bottom];
+  }).sort();
+})()
+"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='needs Chromium')
+def test_the_page_has_room_for_the_whiskers_of_front_and_anchors_and_says_what_they_are(tmp_path):
+    rows, certainty = sure_records()
+    page = write_report(rows, 'mIoU', tmp_path, certainty=certainty)['html']
+    with Browser() as browser:
+        browser.open(page.resolve().as_uri())
+        assert browser.run(WHISKERS) == [['S1-L4', 2, True], ['S3', 2, True]]
+        hint = browser.run("document.getElementById('certainty').textContent")
+        assert hint.startswith('lines: 95 % intervals; the paler')
+        assert '95 % interval' in browser.run("document.getElementById('facts').textContent")
+        assert browser.errors == []
 
 
 def test_the_tool_says_what_cannot_be_told_apart(tmp_path, capsys):
