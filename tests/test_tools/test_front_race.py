@@ -55,5 +55,5 @@ def test_the_table_has_a_row_for_each_way(capsys):
     front_race.main(['--tables', 'synthetic', '--images', '60', '--seeds', '1'])
     lines = capsys.readouterr().out.splitlines()
     ways = [line[11:38].strip() for line in lines[1:-1]]
-    assert ways[:3] == ['race 0.998', 'race 0.99', 'random stitches, equal work']
+    assert ways[:3] == ['race 0.998', 'race 0.99', 'random stitches, as race']
     assert 'members of the true front' in lines[-1]

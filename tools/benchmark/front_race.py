@@ -11,6 +11,7 @@ are on the front in more than half of the resamples.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,8 @@ __all__ = ['PUBLISHED_MIOU', 'main']
 VOLUME_GOAL, WORK_GOAL = 0.999, 0.35
 #: Draws of a look; a race of the tool takes more.
 NUM_DRAWS = 500
+#: The races of a seed look at the same draws.
+draws = functools.lru_cache(maxsize=10)(completing_weights)
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def race(
         found.runs += sweep.blocks(left) * (stop - done)
         done, numbers = stop, before + left
         names = [sweep.names[i] for i in numbers]
-        weights = completing_weights(stop, sweep.num_images, NUM_DRAWS, seed)
+        weights = draws(stop, sweep.num_images, NUM_DRAWS, seed)
         values = sweep.metric(weights, order[:stop], numbers)
         saved = blocks_saved({name: sweep.programs[name] for name in names})
         required = required_probability(saved, names, confidence)
@@ -152,10 +155,15 @@ def random_stitches(sweep: Sweep, seed: int, share: float) -> Found:
     """Random stitches, and the anchors, on all images, for a share of the full work."""
     order = np.random.default_rng([seed, 1]).permutation(len(sweep.names)).tolist()
     chosen = [i for i, name in enumerate(sweep.names) if name in sweep.anchors]
-    limit = share * sweep.blocks(range(len(sweep.names)))
+    blocks, everything = MarginalBlocks(sweep.programs), range(len(sweep.names))
+    blocks.add(sweep.anchors)
+    left = share * sweep.blocks(everything) - sweep.blocks(chosen)
     for number in order:
-        if number not in chosen and sweep.blocks([*chosen, number]) <= limit:
+        cost = blocks.of(sweep.names[number])
+        if number not in chosen and cost <= left:
             chosen.append(number)
+            blocks.add([sweep.names[number]])
+            left -= cost
     return Found(chosen, sweep.blocks(chosen) * sweep.num_images)
 
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from mmsnnet.evaluation.front import guide
 from mmsnnet.evaluation.front.guide import (
     Candidates,
     GuideOptions,
@@ -19,7 +20,7 @@ from mmsnnet.evaluation.front.guide_file import BUDGET_SPENT, GuideFile
 from mmsnnet.evaluation.front.marginal_blocks import MarginalBlocks
 from mmsnnet.evaluation.front.route_features import route_features
 from mmsnnet.results.pareto import Point, hypervolume
-from mmsnnet.stitching import AnchorSpec, StitchSpace
+from mmsnnet.stitching import AnchorSpec, Block, StitchSpace
 from mmsnnet.stitching.route_tree import RouteTree
 
 SPACE = StitchSpace([AnchorSpec.plain_vit(6, 32), AnchorSpec.plain_vit(12, 64)], (5, 11))
@@ -119,6 +120,29 @@ def test_the_best_stitches_are_found_by_a_third_of_the_others():
     random = np.random.default_rng(0)
     drawn = [volume(random.permutation(NAMES)[:20].tolist()) for _ in range(50)]
     assert volume(known) > max(0.995 * volume(NAMES), np.mean(drawn))
+
+
+def test_the_stitch_is_taken_that_promises_most_hypervolume_for_a_block(monkeypatch):
+    """Against hypervolumes of the results package, for draws that are given."""
+    draws = np.random.default_rng(0).uniform(0, 30, (5, len(NAMES)))
+    monkeypatch.setattr(guide, 'draw_values', lambda *_: draws)
+    known = first()
+    values = smooth(known)
+
+    def volume(numbers, of):
+        points = [Point(NAMES[i], FLOPS[NAMES[i]], of[i]) for i in numbers]
+        return hypervolume(points, max_cost=max(FLOPS.values()), worst=0.0, best=100.0)
+
+    scored = np.flatnonzero(np.isfinite(values)).tolist()
+    mixed = np.where(np.isfinite(values), values, draws)
+    rates = {
+        NAMES[i]: np.mean([volume([*scored, i], row) - volume(scored, row) for row in mixed])
+        / len([step for step in PROGRAMS[NAMES[i]] if isinstance(step, Block)])
+        for i in set(range(len(NAMES))) - set(scored)
+    }
+    assert proposed(values, count=1).names == (max(rates, key=rates.get),)
+    gain = np.mean([volume(range(len(NAMES)), row) for row in mixed])
+    assert proposed(values).gain == pytest.approx(1 - volume(scored, values) / gain)
 
 
 def test_dropped_stitches_are_not_proposed():
