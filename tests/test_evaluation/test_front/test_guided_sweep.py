@@ -160,6 +160,12 @@ def test_a_search_by_a_metric_that_there_is_not_is_refused(run, tmp_path):
         run(tmp_path / 'out', GuideOptions(5, 'mIuO'))
 
 
+def test_values_that_are_worse_than_the_worst_are_searched_all_the_same(run, tmp_path):
+    run(tmp_path / 'out', GuideOptions(6, 'mIoU', 'less', worst=0.0, seed=2))
+    search = search_of(tmp_path / 'out')
+    assert len(search['sets']) > 1 and 0 < search['gain'] < 1
+
+
 def test_a_search_within_a_share_is_refused(run, tmp_path):
     with pytest.raises(ValueError, match='all results so far, not those of a share'):
         run(tmp_path / 'out', GUIDE, options=SweepOptions(share=(0, 2)))
