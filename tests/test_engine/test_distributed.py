@@ -49,6 +49,10 @@ add = StitchFit.add
 StitchFit.add = lambda self, batch: (images.append(batch.clone()), add(self, batch))
 
 class Watch(Hook):
+    scored = ()
+    def before_val_epoch(self, runner):
+        stitches = runner.val_loop.scoring.stitches
+        self.scored = (*self.scored, [stitch.name for stitch in stitches])
     def before_train_epoch(self, runner):
         model = runner.model.module
         self.state = {k: v.clone() for k, v in model.state_dict().items()}
@@ -67,7 +71,7 @@ def train(name):
     runner.register_hook(watch)
     runner.train()
     result = dict(
-        names=watch.names, before=watch.state, images=list(images),
+        names=watch.names, scored=watch.scored, before=watch.state, images=list(images),
         losses=runner.message_hub.get_scalar('train/loss')._log_history.tolist(),
         after={k: v.clone() for k, v in runner.model.module.state_dict().items()},
     )
@@ -101,7 +105,10 @@ def data(tmp_path_factory):
 def results(data, tmp_path_factory):
     """What both processes saw of runs: one whole, its end resumed, one per rank, one summed."""
     folder = tmp_path_factory.mktemp('two')
-    common = dict(find_unused_parameters=True, train_cfg=dict(val_interval=2))
+    common = dict(
+        find_unused_parameters=True, train_cfg=dict(val_interval=2),
+        val_cfg=dict(stitches='front', front=dict(max_forwards=4, explorers=1)),
+    )  # fmt: skip
     whole = toy_config(data, folder / 'w', custom_hooks=hooks(), **common)
     resumed = toy_config(
         data, folder / 'r', custom_hooks=hooks(), resume=True,
@@ -220,6 +227,15 @@ def test_a_resumed_run_has_the_losses_of_an_uninterrupted_one_in_each_process(re
         assert resumed['names'] == whole['names'][3:]
         assert not resumed['images']  # nothing was fitted again
     assert results['whole'][0]['losses'] != results['whole'][1]['losses']
+
+
+def test_both_processes_follow_the_same_front_and_go_on_with_it_when_resumed(results):
+    whole, resumed = results['whole'], results['resumed']
+    assert whole[0]['scored'] == whole[1]['scored']
+    assert [len(names) for names in whole[0]['scored']] == [4, 4, 4]
+    assert len(set(map(tuple, whole[0]['scored']))) > 1
+    for one in resumed:
+        assert one['scored'] == whole[0]['scored'][1:]
 
 
 def test_a_run_resumed_amidst_accumulated_gradients_ends_like_one_that_was_not(results):
