@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from PIL import Image
 
 from tests.classifiers import NUM_CLASSES, build, write_pictures
 from tests.small_recipes import ROOT, SMALL, small_anchor
@@ -121,6 +123,27 @@ def test_the_recipe_of_the_rooms_knows_their_kinds_and_has_32_stitches():
     # By hand for S6: patches, blocks, norm and classifier of 36 patches and a class token.
     block = 12 * 37 * 24**2 + 2 * 37**2 * 24 + 10 * 37 * 24
     assert flops[0] == 36 * 192 * 24 + 6 * block + 5 * 37 * 24 + 19 * 24
+
+
+@pytest.mark.parametrize('size', [(260, 300), (300, 230), (100, 150)])
+def test_training_cuts_a_window_out_of_the_resized_picture_with_four_reflected_pixels(size):
+    pytest.importorskip('mmpretrain', reason='recipes of classification need mmpretrain')
+    from mmpretrain.registry import TRANSFORMS
+
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    steps = recipe('cls_snnetv2_s-l_in1k').train_dataloader.dataset.pipeline[1:5]
+    found = dict(img=image)
+    for step in steps:
+        found = TRANSFORMS.build(step)(found)
+    height, width = (224 * side // min(size) for side in size)
+    resized = np.asarray(Image.fromarray(image).resize((width, height), Image.BICUBIC))
+    padded = np.pad(resized, ((4, 4), (4, 4), (0, 0)), 'reflect')
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (224, 224), axis=(0, 1))
+    assert any(
+        np.array_equal(window, found['img'].transpose(2, 0, 1))
+        for row in windows
+        for window in row
+    )
 
 
 def small(name, folder):

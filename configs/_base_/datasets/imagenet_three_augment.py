@@ -1,9 +1,16 @@
-# ImageNet-1K with DeiT III's three augmentations (arXiv 2204.07118): one of grey, solarised and
-# blurred, then a jitter of colours of 0.3. Evaluation resizes the short side to 224 and cuts the
-# centre: a crop ratio of 1.0.
+# ImageNet-1K with DeiT III's simple random crop (the short side resized to 224, 4 reflected pixels
+# around, a random window) and its three augmentations (arXiv 2204.07118): one of grey, solarised
+# and blurred, then a jitter of colours of 0.3. Evaluation resizes the short side to 224 and cuts
+# the centre: a crop ratio of 1.0.
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224, backend='pillow', interpolation='bicubic'),
+    dict(
+        type='ResizeEdge', scale=224, edge='short', backend='pillow', interpolation='bicubic'
+    ),
+    # torchvision's, since MMPretrain's own RandomCrop pads by zeros whatever its padding_mode is.
+    dict(type='NumpyToPIL'),
+    dict(type='torchvision/RandomCrop', size=224, padding=4, padding_mode='reflect'),
+    dict(type='PILToNumpy'),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(
         type='RandomChoice',
