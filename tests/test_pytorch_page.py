@@ -1,4 +1,4 @@
-"""The Python blocks of docs/pytorch.md run, in order, on small anchors."""
+"""The Python blocks of docs/pytorch.md and of README's plain PyTorch run, on small anchors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from mmsnnet.integrations import timm_models
 from mmsnnet.models import StitchedViT
 from tests.builders import random_images, tiny_anchor
 
-PAGE = Path(__file__).resolve().parents[1] / 'docs' / 'pytorch.md'
+ROOT = Path(__file__).resolve().parents[1]
+PAGE, README = ROOT / 'docs' / 'pytorch.md', ROOT / 'README.md'
 LIBRARIES = ('segmentation_models_pytorch', 'transformers')
 
 
-def blocks() -> list[str]:
-    return re.findall(r'^```python\n(.*?)^```', PAGE.read_text(encoding='utf-8'), re.S | re.M)
+def blocks(path: Path = PAGE, section: str = '') -> list[str]:
+    """Python blocks of a page, or of the section below one of its headings."""
+    text = path.read_text(encoding='utf-8')
+    if section:
+        text = re.split(r'^#', text.split(f'# {section}\n')[1], maxsplit=1, flags=re.M)[0]
+    return re.findall(r'^```python\n(.*?)^```', text, re.S | re.M)
 
 
 def small_anchor(name: str) -> dict:
@@ -52,6 +57,37 @@ def test_every_block_runs(small_models, monkeypatch, tmp_path):
     assert ran >= len(blocks()) - len(LIBRARIES) >= 6
     assert names['again'] is not None and names['model'].feature_info.channels() == [96, 96]
     assert names['maps'][0].shape == (1, 96, 8, 8)
+
+
+def test_the_plain_pytorch_of_the_readme_runs_as_it_is_printed(monkeypatch, tmp_path, capsys):
+    """No name is given to it, and nothing but the widths of the anchors is changed."""
+    monkeypatch.chdir(tmp_path)
+    build = StitchedViT.from_timm.__func__
+
+    def from_timm(cls: type, *names: str, **settings: object) -> StitchedViT:
+        anchors = [small_anchor(name) for name in names]
+        for anchor in anchors:
+            anchor['model_kwargs']['patch_size'] = 16
+        return build(cls, *anchors, **settings)
+
+    monkeypatch.setattr(StitchedViT, 'from_timm', classmethod(from_timm))
+    names: dict[str, object] = {}
+    setup, loop, rest = blocks(README, 'Plain PyTorch')
+    assert len(loop.splitlines()) <= 10
+    exec(compile(setup, str(README), 'exec'), names)
+    backbone = names['backbone']
+    assert backbone.is_fitted and not backbone.training
+    before = {name: value.clone() for name, value in backbone.named_parameters()}
+    exec(compile(loop, str(README), 'exec'), names)
+    ran = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert len(ran) == len(names['loader']) and len(set(ran)) > 1
+    assert set(ran) <= set(backbone.space.names)
+    assert any(not torch.equal(before[name], value) for name, value in backbone.named_parameters())
+    exec(compile(rest, str(README), 'exec'), names)
+    again = StitchedViT.from_pretrained('saved')
+    assert again.stitch == backbone.stitch and backbone.costs[again.stitch.name].flops <= 10e9
+    image = torch.randn(1, 3, 224, 224)
+    assert torch.equal(again(image)[-1], backbone(image)[-1])
 
 
 def test_the_loop_of_the_page_is_short():
