@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +10,9 @@ import pytest
 
 import mmsnnet
 from mmsnnet.registration import LIGHT
+from tests.fresh_processes import NEEDS_FORK, run_each
 from tests.toy_segmentation import child_environment
 
-NEEDS_FORK = pytest.mark.skipif(
-    not hasattr(os, 'fork'), reason='processes cannot be forked here'
-)
 HEAVY = ('matplotlib', 'mmengine', 'timm', 'torch')
 WITHOUT = """
 class Absent:
@@ -131,26 +127,6 @@ assert Registry.get is not before and Registry.get is before.__wrapped__
 from mmengine.model import BaseModule
 assert issubclass(mmsnnet.StitchedViT, BaseModule)
 """
-#: Each in a process of its own, all of which begin with torch and timm, whose import takes seconds.
-FORKS = """
-import json, os, traceback
-import matplotlib, timm, torch
-failures = {}
-for first in json.loads(sys.argv[1]):
-    read, write = os.pipe()
-    if os.fork() == 0:
-        text = ''
-        try:
-            exec(first, {'sys': sys})
-        except BaseException:
-            text = traceback.format_exc()
-        os.write(write, text.encode())
-        os._exit(0)
-    os.close(write)
-    failures[first] = open(read).read()
-    os.wait()
-sys.stdout.write(json.dumps(failures))
-"""
 
 
 @pytest.fixture(scope='module')
@@ -158,7 +134,7 @@ def failures():
     codes = [first + IS_REGISTERED for first in FIRST]
     codes += [plain + '\n' + PLAIN_USE for plain in PLAIN]
     codes += [*(loaders + SAFE for loaders in LOADERS), THREADS]
-    return json.loads(run(FORKS, json.dumps(codes)).splitlines()[-1])
+    return {code: outcome.error for code, outcome in run_each(codes).items()}
 
 
 @NEEDS_FORK
