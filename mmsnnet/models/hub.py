@@ -116,7 +116,9 @@ class HubMixin(
         map_location: str | torch.device = 'cpu',
         **arguments: Any,
     ) -> Backbone:
-        """Build a saved backbone, in eval mode. The anchors' pretrained weights are not fetched.
+        """Build a saved backbone, in eval mode and in the precision that it was saved in.
+
+        The anchors' pretrained weights are not fetched.
 
         Args:
             pretrained_model_name_or_path: Folder of :meth:`save_pretrained`, or repository on the
@@ -193,6 +195,9 @@ class HubMixin(
             self.load_state_dict(state)
         except ValueError as error:
             raise ValueError(f'{path} does not fit {CONFIG_NAME} beside it: {error}') from None
+        precisions = {value.dtype for value in state.values() if value.is_floating_point()}
+        if len(precisions) == 1:
+            self.to(precisions.pop())
         self.skip_anchor_weights()
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 #: Eigenvalues of the standardised covariance below this share of the largest count as zero.
-#: float32 features carry relative errors of 6e-8, so variances of 4e-15, which must not be fitted.
+#: float32 features carry relative errors of 6e-8, so variances of 4e-15, which must not be fitted;
+#: those of half precision carry more, see :class:`PairedMoments`.
 RANK_TOLERANCE = 1e-12
 
 #: Columns of a Gram matrix that are computed at once; blocks above the diagonal are skipped.
@@ -61,6 +62,8 @@ class PairedMoments:
         sources: Nodes that maps start from.
         pairs: Pairs of nodes between which maps are wanted, in one direction or both.
         device: Where the sums live.
+        precision: What features were computed in. The square of its spacing at 1 is the share of
+            a variance that is rounding noise, where that exceeds ``RANK_TOLERANCE``.
     """
 
     def __init__(
@@ -69,10 +72,12 @@ class PairedMoments:
         sources: Collection[Hashable],
         pairs: Collection[tuple[Hashable, Hashable]],
         device: torch.device | str = 'cpu',
+        precision: torch.dtype = torch.float32,
     ) -> None:
         def zeros(*shape: int) -> Tensor:
             return torch.zeros(shape, dtype=torch.float64, device=device)
 
+        self._tolerance = max(RANK_TOLERANCE, torch.finfo(precision).eps ** 2)
         self.count = zeros()
         self.sums = {node: zeros(width) for node, width in widths.items()}
         self.squares = {node: zeros() for node in widths}
@@ -134,7 +139,9 @@ class PairedMoments:
                 f'Features of {source} or {target} are not finite: check the weights of the '
                 'anchors and the normalisation of the images.'
             )
-        weight = _solve_standardized(covariance, cross, self.grams[source].diagonal())
+        weight = _solve_standardized(
+            covariance, cross, self.grams[source].diagonal(), self._tolerance
+        )
         total = self.squares[target] - self.count * mean_y.square().sum()
         # Least squares: residual = total - tr(W Cxy); the quadratic form guards against a
         # truncated solution, for which the short form does not hold.
@@ -147,14 +154,16 @@ class PairedMoments:
         )
 
 
-def _solve_standardized(covariance: Tensor, cross: Tensor, raw_squares: Tensor) -> Tensor:
+def _solve_standardized(
+    covariance: Tensor, cross: Tensor, raw_squares: Tensor, tolerance: float
+) -> Tensor:
     """Weight (C_y, C_x) from covariance (C_x, C_x) and cross covariance (C_x, C_y)."""
     variance = covariance.diagonal()
     # A channel whose variance is rounding noise of its squares is constant.
-    alive = variance > raw_squares * RANK_TOLERANCE
+    alive = variance > raw_squares * tolerance
     scale = torch.where(alive, variance, torch.ones_like(variance)).rsqrt() * alive
     eigenvalues, vectors = torch.linalg.eigh(scale[:, None] * covariance * scale)
-    keep = eigenvalues > eigenvalues[-1].clamp(min=0) * RANK_TOLERANCE
+    keep = eigenvalues > eigenvalues[-1].clamp(min=0) * tolerance
     inverse = torch.where(keep, eigenvalues, torch.ones_like(eigenvalues)).reciprocal() * keep
     projected = vectors.T @ (scale[:, None] * cross)
     return (scale[:, None] * (vectors @ (inverse[:, None] * projected))).T

@@ -55,6 +55,7 @@ class Stitched(Protocol):
     space: StitchSpace
     anchors: nn.ModuleDict
     device: torch.device
+    dtype: torch.dtype
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of images (B, 3, H, W)."""
@@ -70,7 +71,7 @@ class StitchFit:
     """Streams images through the anchors and solves every stitch layer once.
 
     What it keeps is independent of the number of images. Images go through the anchors in eval
-    mode (no drop path) and in float32 whatever autocast says.
+    mode (no drop path) and in the precision of the weights, whatever autocast says.
 
     Args:
         backbone: The stitched backbone, its anchors' weights loaded.
@@ -89,6 +90,7 @@ class StitchFit:
             sources=dict.fromkeys(layer_nodes(key)[0] for key in self._keys),
             pairs=pairs,
             device=backbone.device,
+            precision=backbone.dtype,
         )
 
     @property
@@ -100,7 +102,7 @@ class StitchFit:
     def add(self, images: Tensor) -> None:
         """Add normalised images (B, 3, H, W)."""
         backbone = self._backbone
-        images = images.to(backbone.device, torch.float32)
+        images = images.to(backbone.device, backbone.dtype)
         waiting: dict[Node, Tensor] = {}
         rows, columns = backbone.grid(images)
         prefix_tokens = backbone.space.anchors[-1].prefix_tokens

@@ -161,6 +161,11 @@ class StitchNetwork(nn.Module):
         """Device of the weights."""
         return next(self.parameters()).device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return next(self.parameters()).dtype
+
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of images (B, 3, H, W), partial patches counted whole."""
         height, width = images.shape[-2:]

@@ -213,3 +213,21 @@ def test_features_that_are_not_finite_are_refused(value, side):
     features[side][3, 2] = value
     with pytest.raises(ValueError, match='Features of x or y are not finite: check the weights'):
         fit(*features)
+
+
+@pytest.mark.parametrize('precision', [torch.float16, torch.bfloat16])
+def test_rounding_of_half_precision_is_not_fitted(precision):
+    """Of 8 channels 3 are independent; what rounding adds would get weights of 20 to 90."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2000, 3, generator=generator)
+    x = (hidden @ torch.randn(3, 8, generator=generator)).to(precision).double()
+    y = torch.randn(2000, 4, generator=generator).double()
+    largest = {}
+    for assumed in (torch.float32, precision):
+        moments = PairedMoments(dict(x=8, y=4), ['x'], [('x', 'y')], precision=assumed)
+        moments.add_count(len(x))
+        for node, features in dict(x=x, y=y).items():
+            moments.add_node(node, features)
+        moments.add_pair('x', x, 'y', y)
+        largest[assumed] = moments.solve('x', 'y').weight.abs().max()
+    assert largest[precision] < 1 < 10 < largest[torch.float32]

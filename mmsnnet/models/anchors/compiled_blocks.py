@@ -29,7 +29,12 @@ class TensorDropPath(nn.Module):
 
     def __init__(self, drop_prob: float) -> None:
         super().__init__()
+        self.drop_prob = drop_prob
         self.register_buffer('keep_prob', torch.tensor(1.0 - drop_prob), persistent=False)
+
+    def init_non_persistent_buffers(self) -> None:
+        """Set the rate anew, as timm's modules do, where a model was built without memory."""
+        self.keep_prob.fill_(1.0 - self.drop_prob)
 
     def forward(self, x: Tensor) -> Tensor:
         """Paths (B, N, C), in train mode some samples zero and the others scaled up."""
