@@ -152,6 +152,35 @@ def output() -> Iterator[TextIO]:
 
 
 @contextmanager
+def lines_at_once() -> Iterator[Callable[[str], None]]:
+    """A function that puts a line of results out as soon as it is known.
+
+    It goes on to standard output while :func:`libraries_quiet` keeps others from it. A reader that
+    has seen enough does not end the work.
+    """
+    stream, open_still = sys.stdout, True
+
+    def report(line: str) -> None:
+        nonlocal open_still
+        if not open_still:
+            return
+        try:
+            stream.write(f'{line}\n')
+            stream.flush()
+        except BrokenPipeError:
+            open_still = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    yield report
+
+
+def say(name: str, text: str) -> None:
+    """Put a line of progress on the error stream at once."""
+    sys.stderr.write(f'[{name}] {text}\n')
+    sys.stderr.flush()
+
+
+@contextmanager
 def libraries_quiet() -> Iterator[None]:
     """Keep what libraries and configs print out of the output, and drop their warnings."""
     with redirect_stdout(sys.stderr), warnings.catch_warnings():

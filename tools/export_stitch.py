@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,11 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def say(text: str) -> None:
+    """Tell what is being done."""
+    _cli.say('export_stitch', text)
+
+
 def choose(args: argparse.Namespace, model: Any) -> list[str]:
     """Names of the stitches to export.
 
@@ -109,8 +114,12 @@ def choose(args: argparse.Namespace, model: Any) -> list[str]:
     return [model.chooser.within(gflops=args.gflops, ms=args.ms).name]
 
 
-def export(args: argparse.Namespace) -> list[str]:
-    """Export what the command line asks for; returns lines that say what was written.
+def export(args: argparse.Namespace, report: Callable[[str], None]) -> None:
+    """Export what the command line asks for.
+
+    Args:
+        args: Command line.
+        report: Called with a line for each thing that is done.
 
     Raises:
         FileExistsError: If the folder exists already.
@@ -126,6 +135,7 @@ def export(args: argparse.Namespace) -> list[str]:
 
     if Path(args.out).exists() and not args.overwrite and any(Path(args.out).iterdir()):
         raise FileExistsError(f'{args.out} exists already; give another --out, or --overwrite.')
+    say(f'loading {args.checkpoint}')
     model = init_model(
         args.config,
         args.checkpoint,
@@ -147,14 +157,12 @@ def export(args: argparse.Namespace) -> list[str]:
         source=dict(checkpoint=Path(args.checkpoint).name, sha256=hash_of_file(args.checkpoint)),
     )
     metadata = as_exported(metadata, model, args.with_preprocessing, args.dynamic_size)
-    lines: list[str] = []
     config = load_model_config(args.config, args.cfg_options)
     checked = checks_on_data(args, model, config, metadata)
     if args.all_stitches:
-        write_all(args, model, metadata, checked, lines.append)
+        write_all(args, model, metadata, checked, report)
     else:
-        write_one(args, model, config, metadata, checked, lines.append)
-    return lines
+        write_one(args, model, config, metadata, checked, report)
 
 
 def check_forms(args: argparse.Namespace) -> None:
@@ -197,10 +205,12 @@ def write_one(
     report: Any,
 ) -> None:
     """Write the folder of one stitch."""
-    from mmsnnet.deploy.export import check_extracted, export_onnx
+    from mmsnnet.deploy.export import export_onnx
     from mmsnnet.deploy.extraction import extract, save_extracted
+    from mmsnnet.deploy.verification import check_extracted
 
     entry = metadata.stitches[0]
+    say(f'extracting {entry.name}')
     extracted, fixed = extract(model, config, entry.name)
     agreement = check_extracted(model, extracted, metadata)
 
@@ -208,7 +218,10 @@ def write_one(
         forms = forms_of(args)
         if forms:
             path = folder / 'model.onnx'
-            export_onnx(model, metadata, path, forms, report=report, **checked)
+            say('tracing its graph')
+            export_onnx(
+                model, metadata, path, forms, report=report, progress=say, **checked
+            )
 
     report(
         f'{entry.name}: {entry.flops / 1e9:.4g} GFLOPs, {entry.params / 1e6:.4g} M parameters of '
@@ -232,7 +245,8 @@ def write_all(
     forms = list(dict.fromkeys(['fp32', *forms_of(args)]))
     with new_folder(args.out, args.overwrite) as folder:
         path = folder / 'all_stitches.onnx'
-        export_onnx(model, metadata, path, forms, report=report, **checked)
+        say(f'tracing one graph of {len(metadata.stitches)} stitches')
+        export_onnx(model, metadata, path, forms, report=report, progress=say, **checked)
         (folder / METADATA_NAME).write_text(metadata.to_json() + '\n', encoding='utf-8')
     report(f'{len(metadata.stitches)} stitches in one file')
 
@@ -241,10 +255,10 @@ def write_all(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     args = parse_args(argv)
-    with _cli.libraries_quiet():
-        lines = export(args)
-    with _cli.output() as out:
-        out.writelines(f'{line}\n' for line in [*lines, f'written: {args.out}'])
+    with _cli.lines_at_once() as report:
+        with _cli.libraries_quiet():
+            export(args, report)
+        report(f'written: {args.out}')
     return 0
 
 

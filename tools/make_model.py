@@ -8,7 +8,6 @@ only chooses and exports anew. What stands behind -- goes to export_stitch.py: -
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 import _cli
 import _stages
+from _model_report import report_text
 
 ROOT = Path(__file__).resolve().parents[1]
 RECORD, LOCK, REPORT = 'make_model.json', '.make_model.lock', 'report.md'
@@ -29,6 +29,8 @@ OWN = ('--stitch', '--gflops', '--ms', '--min-metric', '--all-stitches', '--stit
        '--results', '--latency', '--metric', '--overwrite', '--cfg-options')  # fmt: skip
 #: Addresses of objects, which the texts of some configs hold.
 ADDRESS = re.compile(r' at 0x[0-9a-f]+')
+#: Images of the test data set that files are compared with the model on, beside noise.
+CHECKED_IMAGES = 32
 #: Differences of two configs that a message names.
 SHOWN = 3
 
@@ -260,8 +262,17 @@ class Job:
         command += [self.out / MODEL, '--stitch', self.record.outputs('choose')['name']]
         command += ['--results', self.out / SWEEP, '--overwrite']
         command += ['--metric', self.args.metric] if self.args.metric else []
-        run_tool('export', [*command, *self.args.export, *self.overrides])
+        run_tool('export', [*command, *self.export_options(), *self.overrides])
         return self.files()
+
+    def export_options(self) -> list[str]:
+        """Options of the export; lower precision is checked on images of the data, not on noise."""
+        import export_stitch
+
+        parsed = export_stitch.parse_args(['CONFIG', 'FILE', '--out', 'DIR', *self.args.export])
+        if not (parsed.int8 or parsed.fp16) or parsed.check_data is not None:
+            return self.args.export
+        return [*self.args.export, '--check-data', str(CHECKED_IMAGES)]
 
     def files(self) -> dict[str, Any]:
         """Files of the model with their bytes and hashes; none where there is no model."""
@@ -276,9 +287,10 @@ class Job:
     def verify(self) -> dict[str, Any]:
         """Compare what lies on the disk with the stitched model, loaded anew; agreement by file."""
         from mmsnnet.apis import init_model
+        from mmsnnet.apis.model_config import load_model_config
         from mmsnnet.deploy import load
-        from mmsnnet.deploy.export import check_extracted, check_file, random_images
-        from mmsnnet.runtime import StitchSession
+        from mmsnnet.deploy.check_data import DataCheck
+        from mmsnnet.deploy.verification import check_extracted, check_file, metadata_of
 
         model = init_model(
             str(self.config), self.checkpoint, cfg_options=self.args.cfg_options,
@@ -287,18 +299,18 @@ class Job:
         folder = self.out / MODEL
         extracted = load(folder)
         found = {'checkpoint': str(check_extracted(model, extracted, extracted.stitch_metadata))}
-        for path in sorted(p for p in folder.iterdir() if p.suffix in ('.onnx', '.xml')):
-            metadata = StitchSession(path).metadata
-            found[path.name] = str(
-                check_file(model, path, random_images(metadata), metadata, path.name)
-            )
+        cfg = load_model_config(str(self.config), self.args.cfg_options)
+        for path in sorted(p for p in folder.iterdir() if p.suffix in ('.onnx', '.xml', '.pt2')):
+            metadata = metadata_of(path)
+            images = DataCheck(cfg, model, metadata, CHECKED_IMAGES).images
+            found[path.name] = str(check_file(model, path, images, metadata, path.name))
         return found
 
     def report(self) -> dict[str, Any]:
         """Write the report."""
         from mmsnnet.results.files import write_atomically
 
-        write_atomically(self.out / REPORT, report_text(self).encode())
+        write_atomically(self.out / REPORT, report_text(self, SWEEP, MODEL).encode())
         return self._hash(REPORT)
 
     def stages(self) -> list[tuple[str, Any, Any]]:
@@ -369,48 +381,6 @@ def forget_lost_checkpoint(folder: Path) -> None:
         note.unlink()
 
 
-def report_text(job: Job) -> str:
-    """Text of the report, in Markdown."""
-    from choose_stitch import to_row, write_table
-
-    from mmsnnet.version import __version__
-
-    record, chooser = job.record, job.chooser()
-    chosen, files = record.outputs('choose'), record.outputs('export')
-    table, one = io.StringIO(), io.StringIO()
-    write_table([to_row(row, chooser.metric) for row in chooser.front()], table)
-    write_table([chosen], one)
-    budget = ', '.join(f'--{key.replace("_", "-")} {value:g}' for key, value in job.budget.items())
-    source = 'given' if job.args.checkpoint else f'trained in {record.seconds("train"):.0f} s'
-    agreement = '\n'.join(f'- {name}: {text}' for name, text in record.outputs('verify').items())
-    sizes = '\n'.join(f'| {name} | {row["bytes"]:,} |' for name, row in files.items())
-    return f"""# {chosen['name']} of {job.config.stem}
-
-mmsnnet {__version__}; config `{job.config}`{''.join(f' `{one}`' for one in job.args.cfg_texts)}.
-
-## Weights
-{source}: `{job.checkpoint}` (sha256 {record.outputs('train')['sha256']})
-
-## Chosen for {budget}
-```
-{one.getvalue()}```
-
-## The front that it was chosen from
-{len(chooser.candidates)} stitches were scored by {chooser.metric}; all of them, with the plot, are
-in `{SWEEP}`.
-```
-{table.getvalue()}```
-
-## Files in `{MODEL}`
-| file | bytes |
-|---|---|
-{sizes}
-
-Compared with the stitched model, loaded from the disk anew:
-{agreement}
-"""
-
-
 def run(job: Job) -> None:
     """Do all stages that are not done."""
     stages = job.stages()
@@ -424,9 +394,8 @@ def run(job: Job) -> None:
 
 
 def say(text: str) -> None:
-    """A line of progress on the error stream."""
-    sys.stderr.write(f'[make_model] {text}\n')
-    sys.stderr.flush()
+    """Tell what is being done."""
+    _cli.say('make_model', text)
 
 
 def result_lines(job: Job) -> list[str]:

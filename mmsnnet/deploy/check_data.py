@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,17 @@ from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.lookup import without_augmentation
 from mmsnnet.runtime.metadata import ModelMetadata
 
-from .export import inference_of, runner_of
 from .variants import quiet_logs
+from .verification import inference_of, runner_of
 
 #: Points of mIoU that a file in int8 may lose.
 MOST_LOST_MIOU = 0.3
 #: The same of the accuracy of a classifier; one image may always be lost.
 MOST_LOST_TOP1 = 1.0
+#: Share by which the root mean square error of depth may grow.
+MOST_GROWN_RMSE = 0.02
+#: Pairs of runs that a ratio of times is taken from, at least.
+PAIRS = 20
 Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
@@ -103,22 +108,27 @@ class DataCheck:
 
         Returns:
             Entries of the checks by name of the stitch: ``metrics`` of the file,
-            ``metrics_in_torch``, ``ms`` (median for one image) and ``ms_of_fp32``.
+            ``metrics_in_torch``, and with one thread ``ms`` (median for one image), ``ms_of_fp32``
+            and ``time_of_fp32``, the median of what pairs of runs took one over the other.
 
         Raises:
             ValueError: If a file in int8 loses more mIoU or accuracy than it may.
         """
         entries = sorted(self._metadata.stitches, key=lambda entry: entry.flops)
         names = [entry.name for entry in self._metadata.stitches]
-        run, run_base, found = runner_of(place), runner_of(base), {}
+        run, run_base, found = runner_of(place, 1), runner_of(base, 1), {}
         for entry in {one.name: one for one in (entries[0], entries[-1])}.values():
             number = names.index(entry.name)
-            ms, ms_base = self._times(
-                lambda images, number=number: run(images, number),
-                lambda images, number=number: run_base(images, number),
+            with one_thread():
+                times = times_in_turn(
+                    lambda images, number=number: run(images, number),
+                    lambda images, number=number: run_base(images, number),
+                    self.images,
+                )
+            found[entry.name] = dict(times, images=len(self.images))
+            line = '{}: {ms:.3g} ms with one thread, {time_of_fp32:.2f} of fp32'.format(
+                f'{place.name} under {entry.name}', **times
             )
-            found[entry.name] = dict(ms=ms, ms_of_fp32=ms_base, images=len(self.images))
-            line = f'{place.name} under {entry.name}: {ms:.3g} ms, {ms / ms_base:.2f} of fp32'
             if self._evaluator is not None:
                 line += self._compare_metrics(
                     lambda images, number=number: run(images, number), entry.name, found
@@ -158,18 +168,53 @@ class DataCheck:
             metrics = self._evaluator.evaluate(len(self._data))
         return {key: float(value) for key, value in metrics.items() if np.isfinite(value)}
 
-    def _times(self, run: Run, run_base: Run) -> tuple[float, float]:
-        """Median milliseconds of an image for two files, called in turn."""
-        times: tuple[list[float], list[float]] = ([], [])
-        for call in (run, run_base):
-            call(self.images[0])
-        rounds = max(1, 10 // len(self.images))
-        for images in self.images * rounds:
-            for call, mine in zip((run, run_base), times):
-                start = time.perf_counter()
-                call(images)
-                mine.append(1000 * (time.perf_counter() - start))
-        return statistics.median(times[0]), statistics.median(times[1])
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread for the length of a ``with`` block."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def times_in_turn(
+    run: Run,
+    run_base: Run,
+    batches: Sequence[np.ndarray],
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Times of two files on the same images, such that load of the machine meets both alike.
+
+    They run right behind each other, every other time the second one first; their ratio is that
+    of the pairs, not of the medians, which may come from different minutes.
+
+    Args:
+        run: Outputs of a file.
+        run_base: Outputs of the other.
+        batches: Images, taken in turn.
+        clock: Seconds.
+
+    Returns:
+        Medians ``ms``, ``ms_of_fp32`` of the other, and ``time_of_fp32``, the ratio.
+    """
+    for call in (run, run_base):
+        call(batches[0])
+    pairs: list[tuple[float, float]] = []
+    for number in range(max(PAIRS, len(batches))):
+        images, took = batches[number % len(batches)], {}
+        for call in (run, run_base) if number % 2 else (run_base, run):
+            start = clock()
+            call(images)
+            took[call] = 1000 * (clock() - start)
+        pairs.append((took[run], took[run_base]))
+    return dict(
+        ms=statistics.median(mine for mine, _ in pairs),
+        ms_of_fp32=statistics.median(base for _, base in pairs),
+        time_of_fp32=statistics.median(mine / base for mine, base in pairs),
+    )
 
 
 def _resize(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -195,4 +240,11 @@ def _check_loss(place: Path, found: dict[str, Any]) -> None:
             raise ValueError(
                 f'{place.name} loses {lost:.2f} {name} on the data ({mine[name]:.2f} of '
                 f'{theirs[name]:.2f}); {most:.3g} is the most.'
+            )
+    if {'rmse'} <= set(mine) & set(theirs) and theirs['rmse'] > 0:
+        grown = mine['rmse'] / theirs['rmse'] - 1
+        if grown > MOST_GROWN_RMSE:
+            raise ValueError(
+                f'{place.name} has {100 * grown:.1f} % more rmse on the data ({mine["rmse"]:.4g}, '
+                f'in torch {theirs["rmse"]:.4g}); {100 * MOST_GROWN_RMSE:g} % is the most.'
             )

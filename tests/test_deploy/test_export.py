@@ -16,11 +16,14 @@ from torch import nn
 from torch.nn import functional
 
 from mmsnnet.deploy import export as export_room
+from mmsnnet.deploy import verification
 from mmsnnet.deploy.agreement import Agreement, compare
+from mmsnnet.deploy.check_data import _check_loss, times_in_turn
 from mmsnnet.deploy.description import as_exported
-from mmsnnet.deploy.export import export_onnx, inference_of
+from mmsnnet.deploy.export import export_onnx
 from mmsnnet.deploy.inference import run_heads, single_inference
 from mmsnnet.deploy.onnx_export import export_program
+from mmsnnet.deploy.verification import inference_of
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
 from mmsnnet.runtime.session import StitchSession
@@ -135,6 +138,8 @@ def test_a_file_of_torch_holds_what_the_stitch_runs_alone_and_nothing_of_its_exp
     inside = ZipFile(path).infolist()
     assert not [one for one in inside if 'input' in one.filename and one.file_size]
     assert b'.py' not in path.read_bytes()
+    said = verification.metadata_of(path)
+    assert said.stitches[0].name == 'S2-L2' and said.checks['agreement']['relative'] <= 1e-4
 
 
 @pytest.mark.parametrize('batch', [1, 3])
@@ -413,7 +418,7 @@ def test_a_file_that_disagrees_never_appears(
     def wrong(path: Path) -> Callable[..., list[np.ndarray]]:
         return lambda images, number: [np.zeros((len(images), 4, 64, 64), np.float32)]
 
-    monkeypatch.setattr(export_room, 'runner_of', wrong)
+    monkeypatch.setattr(verification, 'runner_of', wrong)
     with pytest.raises(ValueError, match='does not compute what the model does'):
         export_onnx(model, described(model, ['S2']), tmp_path / 'model.onnx')
     assert not list(tmp_path.iterdir())
@@ -452,6 +457,62 @@ def test_equal_labels_are_counted_of_logits_and_of_labels_alike() -> None:
     )
     assert of_logits.labels == of_labels.labels == 1 - 1 / 128
     assert of_labels.relative is None and of_logits.relative > 0.1
+
+
+def test_the_root_mean_square_is_that_of_the_worst_output_over_all_batches() -> None:
+    draw = np.random.default_rng(0).standard_normal
+    first, second = draw((2, 3, 4, 4)), draw((2, 5, 2, 2))
+    outputs = {False: [first, second], True: [1.01 * first, 1.03 * second]}
+    found = compare(lambda x: outputs[True], lambda x: outputs[False], [first, first], False)
+    assert found.labels is None and found.rmse == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(('precision', 'rmse'), [('fp16', 0.006), ('int8', 0.06)])
+def test_without_labels_lower_precision_must_stay_close(precision: str, rmse: float) -> None:
+    with pytest.raises(ValueError, match='root mean square difference of') as caught:
+        Agreement(0.5, None, 4, rmse).check(precision, 'maps.onnx')
+    assert 'labels' not in str(caught.value)
+    Agreement(0.5, None, 4, rmse / 2).check(precision, 'maps.onnx')
+    Agreement(0.5, 1.0, 4, rmse).check(precision, 'logits.onnx')
+
+
+@pytest.mark.parametrize('precision', ['fp16', 'int8', 'fp32'])
+@pytest.mark.parametrize('pictures', [False, True])
+def test_lower_precision_that_fails_on_noise_points_to_pictures(
+    monkeypatch: pytest.MonkeyPatch, precision: str, pictures: bool
+) -> None:
+    model = model_of('SETR')
+    wrong = lambda images, number: [np.zeros((len(images), 4, 64, 64), np.float32)]  # noqa: E731
+    monkeypatch.setattr(verification, 'runner_of', lambda path: wrong)
+    said = dataclasses.replace(described(model, ['S2']), precision=precision)
+    images = [random_images(1).numpy()] if pictures else []
+    with pytest.raises(ValueError, match='x under S2 does not compute') as caught:
+        verification.check_file(model, Path('x.onnx'), images, said, 'x')
+    assert ('--check-data' in str(caught.value)) == (precision != 'fp32' and not pictures)
+
+
+def test_ratios_of_times_are_those_of_neighbours_whatever_the_load_does() -> None:
+    now, load = [0.0], iter(range(1, 100))
+
+    def takes(seconds: float) -> Callable[[np.ndarray], list]:
+        def run(images: np.ndarray) -> list:
+            now[0] += seconds * ((next(load) + 1) // 2)  # both of a pair under the same load
+            return []
+
+        return run
+
+    images = [np.zeros((1, 3, 8, 8))]
+    found = times_in_turn(takes(0.002), takes(0.004), images, clock=lambda: now[0])
+    assert found['time_of_fp32'] == pytest.approx(0.5)
+    assert found['ms'] > 2 and found['ms_of_fp32'] > 4
+
+
+def test_depth_may_lose_little_of_its_error() -> None:
+    found = dict(images=9, metrics=dict(rmse=0.505), metrics_in_torch=dict(rmse=0.5))
+    _check_loss(Path('x.int8.onnx'), found)
+    found['metrics'] = dict(rmse=0.52)
+    with pytest.raises(ValueError, match=r'4\.0 % more rmse'):
+        _check_loss(Path('x.int8.onnx'), found)
 
 
 @pytest.mark.parametrize('found', [

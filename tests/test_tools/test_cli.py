@@ -179,3 +179,29 @@ def test_help_needs_neither_torch_nor_mmengine():
         [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=True
     )
     assert run.stdout.splitlines()[-1] == '[]'
+
+
+def test_lines_of_results_go_out_at_once_while_libraries_are_kept_quiet(capsys):
+    with _cli.lines_at_once() as report, _cli.libraries_quiet():
+        sys.stdout.write('of a library')
+        report('result')
+        assert capsys.readouterr().out == 'result\n'
+
+
+def test_a_reader_that_has_seen_enough_does_not_end_the_work(tmp_path):
+    code = (
+        'import _cli, sys\n'
+        'with _cli.lines_at_once() as report:\n'
+        '    sys.stdin.read()\n'
+        '    report("one"), report("two")\n'
+        'open(sys.argv[1], "w").close()\n'
+    )
+    job = subprocess.Popen(
+        [sys.executable, '-c', code, tmp_path / 'done'],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=str(ROOT / 'tools')),
+    )  # fmt: skip
+    job.stdout.close()
+    job.stdin.close()
+    assert job.wait() == 0 and job.stderr.read() == b''
+    assert (tmp_path / 'done').exists()

@@ -113,6 +113,20 @@ def test_all_stages_are_done_once_and_reported(config, out, tools, capsys):
         assert text in report
 
 
+@pytest.mark.parametrize(
+    ('given', 'images'),
+    [('--onnx', None), ('--int8', '32'), ('--fp16', '32'), ('--int8 --check-data 5', '5')],
+)
+@pytest.mark.skipif(not HAS_ONNX, reason='needs the extra [deploy]')
+def test_lower_precision_is_checked_on_images_of_the_data(config, out, tools, given, images):
+    assert run(config, out, '--min-metric', 45, '--', *given.split()) == 0
+    command = tools.command
+    assert ('--check-data' in command) == (images is not None)
+    if images is not None:
+        assert command[command.index('--check-data') + 1] == images
+        assert command.count('--check-data') == 1
+
+
 def test_another_budget_chooses_and_exports_anew_and_nothing_else(config, out, tools):
     run(config, out, '--min-metric', 45)
     assert run(config, out, '--min-metric', 35) == 0
