@@ -44,8 +44,8 @@ export MPLBACKEND := Agg
 export PATH := $(if $(filter /%,$(VENV)),,$(CURDIR)/)$(VENV)/bin:$(PATH)
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo web test test-all test-core print-core test-floors test-forks lint bench \
-    clean clean-env FORCE
+.PHONY: help setup demo web test test-all test-core print-core test-floors test-forks test-gpu lint \
+    bench bench-gpu clean clean-env FORCE
 
 help:
 	@echo 'make demo      set up, then train, stitch and test a small model on rendered rooms'
@@ -54,6 +54,7 @@ help:
 	@echo 'make test-all  the same with slow ones'
 	@echo 'make test-floors, test-forks  the tests that depend on versions, with the oldest ones and'
 	@echo '               with the maintained forks of OpenMMLab; each in an environment of its own'
+	@echo 'make test-gpu, bench-gpu  the tests and ratios that only a GPU can tell, on one card'
 	@echo 'make lint      check the style of the code'
 	@echo 'make bench     measure speed and memory'
 	@echo 'make setup     only set up the private environment $(VENV)'
@@ -81,6 +82,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(PYTEST) --run-slow $(strip $(PYTEST_ARGS))
+
+# One process: the tests share the card. All others run on the CPU wherever they are.
+test-gpu: $(READY)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -m gpu tests/test_gpu $(strip $(PYTEST_ARGS))
 
 # What depends most on the versions of other packages, in a quarter of the time of all tests: ours
 # of compat, anchors as timm builds them, the backbone and its fit, training with its hooks, loops,
@@ -119,6 +124,11 @@ lint: $(READY)
 bench: $(READY)
 	@for script in tools/benchmark/[!_]*.py; do \
 	    echo "== $$script"; $(PY) "$$script" $(strip $(BENCH_ARGS)) || exit 1; done
+
+bench-gpu: $(READY)
+	@for name in training_step routes_per_step; do \
+	    echo "== $$name"; $(PY) tools/benchmark/$$name.py --device cuda $(strip $(BENCH_ARGS)) \
+	    || exit 1; done
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache

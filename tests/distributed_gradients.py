@@ -1,7 +1,7 @@
 """One of two processes that train a small model under two wrappers, for test_stitch_distributed.
 
-``python -m tests.distributed_gradients FILE`` under the variables that torchrun sets writes what
-each step left: gradients by wrapper, and what was sent.
+``python -m tests.distributed_gradients FILE [DEVICE]`` under the variables that torchrun sets
+writes what each step left: gradients by wrapper, and what was sent.
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -26,7 +29,9 @@ from mmsnnet.engine import StitchDistributedDataParallel
 from mmsnnet.models import StitchedViT
 from mmsnnet.models.route_parameters import parameters_of_route
 from tests.builders import tiny_anchor
+from tests.toy_segmentation import ROOT, child_environment
 
+DEVICE = sys.argv[2] if __name__ == '__main__' and len(sys.argv) > 2 else 'cpu'
 STITCHES = ('S3', 'L6', 'L2-S1-L2', 'S1-L4', 'S3', 'L6')
 
 
@@ -48,9 +53,11 @@ class Model(nn.Module):
         self.register_buffer('note', torch.full((2,), float(distributed.get_rank())))
         self.reentrant = reentrant
         self.runs_more = False
+        self.to(DEVICE)
 
     def forward(self, images: Tensor) -> dict[str, Any]:
         """Losses of images (B, 3, 32, 32)."""
+        images = images.to(DEVICE)
         hidden = sum(self.head(each).mean((2, 3)) for each in self.backbone(images))
         if self.runs_more:
             hidden = hidden + self.sometimes(hidden)
@@ -100,13 +107,13 @@ def train(wrap: Any, scenario: Scenario) -> list[dict[str, Tensor]]:
         ends = step % scenario.accumulates == 0
         images = torch.randn(2, 3, 32, 32, generator=generator)
         torch.manual_seed(step)
-        autocast = torch.autocast('cpu', torch.bfloat16, enabled=scenario.autocast)
+        autocast = torch.autocast(DEVICE, torch.bfloat16, enabled=scenario.autocast)
         with contextlib.nullcontext() if ends else wrapper.no_sync(), autocast:
             losses = wrapper(images)
         (losses['loss'] + losses['others'][0]).backward()
         if ends:
             gradients = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-            found.append({name: gradient.clone() for name, gradient in gradients.items()})
+            found.append({name: gradient.cpu().clone() for name, gradient in gradients.items()})
             optimizer.step()
             if not scenario.keeps_gradients:
                 optimizer.zero_grad(set_to_none=True)
@@ -184,7 +191,7 @@ def reentrant() -> list[Tensor]:
             if not wraps:
                 distributed.all_reduce(own)
                 own /= 2
-            found.append(own.clone())
+            found.append(own.cpu().clone())
     return found
 
 
@@ -204,12 +211,12 @@ def buffers() -> list[Tensor]:
     """A buffer after wrapping, after it was changed, and after forwards with and without sync."""
     model = Model()
     wrapper = StitchDistributedDataParallel(model, broadcast_buffers=True).train()
-    found = [model.note.clone()]
+    found = [model.note.cpu().clone()]
     for _ in range(2):
         model.note.fill_(distributed.get_rank() + 5)
         with wrapper.no_sync():
             wrapper(torch.randn(2, 3, 32, 32))
-        found.append(model.note.clone())
+        found.append(model.note.cpu().clone())
     return found
 
 
@@ -223,6 +230,34 @@ def refusal(**settings: Any) -> str:
     except (ValueError, TypeError) as error:
         return f'{type(error).__name__}: {error}'
     return ''
+
+
+def found_by_two_processes(file: Path, device: str = 'cpu') -> list[dict[str, Any]]:
+    """What :func:`main` writes in each of two processes.
+
+    Args:
+        file: Where they write, each with its number behind.
+        device: Of the models of both.
+    """
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    shared = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, '-m', 'tests.distributed_gradients', str(file), device],
+            cwd=ROOT,
+            env=child_environment(RANK=str(rank), **shared),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    for process in processes:
+        errors = process.communicate(timeout=300)[1]
+        assert process.returncode == 0, errors
+    return [torch.load(f'{file}.{rank}') for rank in range(2)]
 
 
 def main(file: str) -> None:

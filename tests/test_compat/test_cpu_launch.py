@@ -60,7 +60,6 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason='CUDA machines use mmengine\'s own launch')
 def test_two_gloo_processes_train_like_one_on_the_whole_batch(tmp_path):
     script = tmp_path / 'train.py'
     script.write_text(SCRIPT)

@@ -14,12 +14,7 @@ from tests.test_engine.test_distributed import free_port
 from tests.toy_segmentation import child_environment
 
 pytest.importorskip('mmpretrain', reason='classifiers are those of mmpretrain')
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        torch.cuda.is_available(), reason="CUDA machines use mmengine's own launch"
-    ),
-]
+pytestmark = pytest.mark.slow
 
 CHILD = """
 import os, sys, torch

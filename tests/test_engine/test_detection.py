@@ -172,7 +172,6 @@ def free_port():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA machines use mmengine's own launch")
 def test_two_processes_end_with_equal_weights_and_score_together(data, tmp_path):
     toy_config(data, tmp_path / 'run').dump(tmp_path / 'config.py')
     shared = dict(WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=str(free_port()))

@@ -24,10 +24,6 @@ from tests.toy_segmentation import (
 )
 from tools.test_all_stitches import main
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="CUDA machines use mmengine's own launch"
-)
-
 CHILD = """
 import os, sys, torch
 from mmengine.config import Config

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from tests.distributed_gradients import SCENARIOS
-from tests.toy_segmentation import ROOT, child_environment
+from tests.distributed_gradients import SCENARIOS, found_by_two_processes
 
 
 @pytest.fixture(scope='module')
 def found(tmp_path_factory):
     """What both processes found."""
-    file = tmp_path_factory.mktemp('gradients') / 'found'
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
-    processes = [
-        subprocess.Popen(
-            [sys.executable, '-m', 'tests.distributed_gradients', str(file)],
-            cwd=ROOT,
-            env=child_environment(
-                RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port
-            ),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    for process in processes:
-        errors = process.communicate(timeout=300)[1]
-        assert process.returncode == 0, errors
-    return [torch.load(f'{file}.{rank}') for rank in range(2)]
+    return found_by_two_processes(tmp_path_factory.mktemp('gradients') / 'found')
 
 
 @pytest.mark.parametrize('name', SCENARIOS)

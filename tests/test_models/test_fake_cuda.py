@@ -15,7 +15,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mmsnnet.compat.installation import numbers_of
-from mmsnnet.models import SimpleFeaturePyramid
+from mmsnnet.models import SimpleFeaturePyramid, build_sampler
+from mmsnnet.models.prefix_cache import HeldTensors, PrefixCache
 from tests.builders import ALL_KINDS, tiny_anchor
 from tests.segmentors import (
     build,
@@ -141,3 +142,37 @@ def test_the_simple_feature_pyramid_runs(training):
     neck = onto_fake_cuda(SimpleFeaturePyramid(64, 32).train(training), mode)
     with mode:
         assert_on_cuda(neck((torch.empty(2, 64, 8, 12, device='cuda'),)), 5)
+
+
+@pytest.mark.parametrize('learns', [False, True])
+def test_stitches_that_share_beginnings_run_as_in_a_sweep_and_in_a_training_step(
+    learns, monkeypatch
+):
+    """Fake tensors have no place in memory, so what is held is not counted here."""
+    monkeypatch.setattr(HeldTensors, 'add', lambda *_: None)
+    monkeypatch.setattr(HeldTensors, 'remove', lambda *_: None)
+    backbone = build(tiny_stitched()).train(learns)
+    backbone.mark_fitted()
+    mode = FakeTensorMode()
+    onto_fake_cuda(backbone, mode)
+    cache = PrefixCache(backbone, backbone.space.names, learns=learns)
+    with mode, torch.set_grad_enabled(learns), cache.activate():
+        images = torch.empty(2, 3, 64, 64, device='cuda')
+        outputs = [item for _ in cache.routes() for item in backbone(images)]
+    assert_on_cuda(outputs, 4 * len(cache.tree))
+
+
+def test_a_training_forward_counts_and_samples_without_reading_the_device():
+    """Reading would wait for the GPU, and raises here."""
+    backbone = build(tiny_stitched()).train()
+    backbone.mark_fitted()
+    mode = FakeTensorMode()
+    onto_fake_cuda(backbone, mode)
+    sampler = build_sampler(backbone)
+    with mode:
+        for step in range(3):
+            stitch = sampler.sample(step)
+            backbone.set_training_stitch(stitch)
+            assert_on_cuda(backbone(torch.empty(2, 3, 64, 64, device='cuda')), 4)
+            assert backbone.last_stitch is stitch
+    assert backbone.training_steps.device.type == 'cuda'

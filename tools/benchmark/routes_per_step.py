@@ -69,13 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--repeats', type=int, default=16, help='groups that are drawn')
     parser.add_argument('--threads', type=int, default=1, help='of torch')
     parser.add_argument('--batch', type=int, default=2, help='images in a step')
+    parser.add_argument('--device', default='cpu', help='cuda: time on a GPU, to its end')
     args = parser.parse_args(argv)
     if args.repeats < 1 or args.batch < 1 or args.threads < 1:
         parser.error('--repeats, --batch and --threads must be 1 or more')
     torch.set_num_threads(args.threads)
-    model = Model().train()
+    model = Model().train().to(args.device)
     generator = torch.Generator().manual_seed(0)
-    steps = Steps(model, torch.randn(args.batch, 3, SIZE, SIZE, generator=generator))
+    images = torch.randn(args.batch, 3, SIZE, SIZE, generator=generator)
+    steps = Steps(model, images.to(args.device))
     sampler = build_sampler(model.backbone)
     print(
         f'Training step, 12 x 192 + 24 x 512, {SIZE} px, batch {args.batch}: k stitches together / '

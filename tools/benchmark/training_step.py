@@ -52,18 +52,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument('--repeats', type=int, default=9, help='pairs of steps per stitch')
     parser.add_argument('--threads', type=int, default=1, help='of torch')
     parser.add_argument('--batch', type=int, default=1, help='images in a step')
+    parser.add_argument('--device', default='cpu', help='cuda: time on a GPU, to its end')
     args = parser.parse_args(argv)
     if args.repeats < 2 or args.batch < 1 or args.threads < 1:
         parser.error('--repeats must be 2 or more, --batch and --threads 1 or more')
     torch.set_num_threads(args.threads)
-    backbone = build_backbone([anchor(12, 384), anchor(12, 768)], SIZE).train()
-    head = Head(backbone.channels, len(backbone.space.taps))
+    backbone = build_backbone([anchor(12, 384), anchor(12, 768)], SIZE).train().to(args.device)
+    head = Head(backbone.channels, len(backbone.space.taps)).to(args.device)
     weights = [p for p in (*backbone.parameters(), *head.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-5)
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(args.batch, 3, SIZE, SIZE, generator=generator)
+    images = images.to(args.device)
     side = SIZE // backbone.patch_size
-    labels = torch.randint(CLASSES, (args.batch, side, side), generator=generator)
+    labels = torch.randint(CLASSES, (args.batch, side, side), generator=generator).to(args.device)
     print(
         f'Training step, ViT-S + ViT-B, {SIZE} px, batch {args.batch}: stitched model / the same '
         f'by hand; goal: CPU time <= {TIME_GOAL}'
