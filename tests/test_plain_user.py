@@ -5,9 +5,17 @@ Nothing has set up a logger there, and no test framework catches what is said.
 
 from __future__ import annotations
 
-import pytest
+import json
+from pathlib import Path
 
+import pytest
+import torch
+
+from mmsnnet.models import AnchorConfig, StitchedViT
+from mmsnnet.results.chooser import chooser_of_results
+from tests.builders import tiny_anchor, tiny_backbone
 from tests.fresh_processes import NEEDS_FORK, Outcome, run_each
+from tests.results_folder import record, write_results
 
 pytestmark = NEEDS_FORK
 BUILD = """
@@ -66,12 +74,54 @@ CASES = {
         '    sys.stdout.write(f"SAID {error}\\n")\n'
         'sys.stdout.write(f"TOOK {time.monotonic() - start}\\n")\n'
     ),
+    'folder': """
+import json, os, torch
+from mmsnnet import StitchedViT
+again = StitchedViT.from_pretrained(os.environ['SAVED'])
+name, limit = again.stitch.name, float(os.environ['GFLOPS'])
+with torch.no_grad():
+    features = [float(one.double().sum()) for one in again(torch.ones(1, 3, 64, 64))]
+chosen = again.set_budget(gflops=limit)
+hosts = [one for one in ('mmcv', 'mmdet', 'mmseg', 'mmengine.runner') if one in sys.modules]
+sys.stdout.write(json.dumps([
+    name, again.space.labels, features, again.costs[name].flops, again.chooser.metric,
+    again.stitch.name, chosen.flops, dict(chosen.metrics), hosts,
+]))
+""",
 }  # fmt: skip
 
 
 @pytest.fixture(scope='module')
-def outcomes() -> dict[str, Outcome]:
-    found = run_each(list(CASES.values()))
+def saved(tmp_path_factory) -> tuple[Path, StitchedViT]:
+    """A backbone, its anchors objects, saved with the table of a sweep that judges by mIoU."""
+    folder = tmp_path_factory.mktemp('plain')
+    anchors = [
+        AnchorConfig.parse(tiny_anchor(2, 48, label='T')),
+        AnchorConfig.parse(tiny_anchor(4, 96, label='B')),
+    ]
+    backbone = tiny_backbone(anchors=anchors, out_indices=(1, 3), stitch='B4')
+    records = [
+        record(one, 1 + cost.flops / 1e9, (7 * number) % 5, number)
+        for number, (one, cost) in enumerate(backbone.costs.items())
+    ]
+    write_results(folder / 'sweep', records, dict(metric='mIoU', rule='greater'))
+    backbone.set_stitch('T1-B2')
+    backbone.save_pretrained(folder / 'saved', results=folder / 'sweep')
+    return folder, backbone
+
+
+@pytest.fixture(scope='module')
+def gflops(saved) -> float:
+    """A budget that about half of the stitches keep."""
+    flops = sorted(one.flops for one in saved[1].chooser.candidates)
+    return flops[len(flops) // 2] / 1e9
+
+
+@pytest.fixture(scope='module')
+def outcomes(saved, gflops) -> dict[str, Outcome]:
+    found = run_each(
+        list(CASES.values()), SAVED=str(saved[0] / 'saved'), GFLOPS=repr(gflops)
+    )
     return {name: found[code] for name, code in CASES.items()}
 
 
@@ -102,3 +152,17 @@ def test_weights_that_cannot_be_fetched_are_told_in_one_line_within_seconds(outc
     said, took = outcomes['no network'].shown.split('SAID ')[1].splitlines()[:2]
     assert "'vit_tiny_patch16_224' could not be loaded" in said and 'checkpoint=FILE' in said
     assert float(took.removeprefix('TOOK ')) < 20
+
+
+@torch.no_grad()
+def test_a_saved_folder_is_enough_for_a_budget_without_any_host(outcomes, saved, gflops):
+    folder, backbone = saved
+    name, labels, features, flops, metric, chosen, whole, metrics, hosts = json.loads(
+        outcomes['folder'].shown
+    )
+    assert (name, tuple(labels), metric, hosts) == ('T1-B2', ('T', 'B'), 'mIoU', [])
+    ours = backbone.run(torch.ones(1, 3, 64, 64), name)
+    assert features == pytest.approx([float(one.double().sum()) for one in ours], abs=1e-9)
+    assert flops == backbone.costs[name].flops
+    best = chooser_of_results(folder / 'sweep').within(gflops=gflops)
+    assert (chosen, whole, metrics) == (best.name, best.flops, dict(best.metrics))

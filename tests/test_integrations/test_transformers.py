@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.builders import random_images, tiny_backbone
+from tests.builders import random_images, tiny_anchor, tiny_backbone
 
 transformers = pytest.importorskip('transformers', reason='needs the extra transformers')
 integration = pytest.importorskip(
@@ -58,6 +58,19 @@ def test_a_saved_model_of_the_library_keeps_its_stitched_backbone(tmp_path):
         assert torch.equal(one, other)
     # The library's own head differs in its last bits, though its weights are equal.
     torch.testing.assert_close(again(images).logits, model(images).logits, atol=1e-6, rtol=0)
+
+
+def test_rates_of_compiled_blocks_come_back(tmp_path):
+    anchors = [tiny_anchor(2, 48), tiny_anchor(2, 96)]
+    settings = dict(anchors=anchors, out_indices=(1,), drop_path_rate=0.3, compile_blocks=True)
+    wrapped = integration.StitchedViTBackbone.from_backbone(tiny_backbone(**settings))
+    wrapped.save_pretrained(tmp_path)
+    rates = [
+        value.item()
+        for name, value in integration.StitchedViTBackbone.from_pretrained(tmp_path).named_buffers()
+        if name.endswith('keep_prob')
+    ]
+    assert rates == pytest.approx([1.0, 1.0, 0.7, 0.7] * 2)
 
 
 def test_a_model_of_the_library_trains_on_a_stitched_backbone():
