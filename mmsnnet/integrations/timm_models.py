@@ -47,7 +47,16 @@ def _create(
 
 @register_model
 def stitched_vit(pretrained: bool = False, **settings: Any) -> StitchedViT:
-    """Any anchors: ``timm.create_model('stitched_vit', anchors=[NAME, NAME])``."""
+    """Any anchors: ``timm.create_model('stitched_vit', anchors=[NAME, NAME])``.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    if not settings.get('anchors'):
+        raise ValueError(
+            "'stitched_vit' needs anchors: timm.create_model('stitched_vit', anchors=['NAME', "
+            "'NAME']), or take one of timm.list_models('stitched_vit_*')."
+        )
     return _create(settings.pop('anchors'), pretrained, **settings)
 
 

@@ -28,6 +28,29 @@ def test_features_come_as_timm_gives_them():
     assert model.feature_info.channels() == [96, 96]
 
 
+@torch.no_grad()
+def test_features_of_an_anchor_are_those_that_timm_gives_of_it_alone():
+    settings = dict(img_size=32, features_only=True, out_indices=(1, 3))
+    model = timm.create_model('stitched_vit', anchors=ANCHORS, **settings).eval()
+    alone = ANCHORS[1]
+    theirs = timm.create_model(alone['model_name'], **alone['model_kwargs'], **settings).eval()
+    missing = theirs.model.load_state_dict(model.anchor(1).vit.state_dict(), strict=False)
+    assert not missing.missing_keys
+    images = random_images(2, 32)
+    model.set_stitch('L4')
+    for one, other in zip(model(images), theirs(images)):
+        assert torch.equal(one, other)
+    for entry in ('channels', 'reduction'):
+        assert getattr(model.feature_info, entry)() == getattr(theirs.feature_info, entry)()
+
+
+@pytest.mark.parametrize('settings', [{}, dict(anchors=[])])
+def test_without_anchors_there_is_one_line(settings):
+    with pytest.raises(ValueError, match="'stitched_vit' needs anchors") as raised:
+        timm.create_model('stitched_vit', **settings)
+    assert '\n' not in str(raised.value)
+
+
 def test_other_channels_of_images_are_taken():
     model = timm.create_model('stitched_vit', anchors=ANCHORS, img_size=32, in_chans=5)
     assert model(torch.zeros(1, 5, 32, 32))[0].shape == (1, 96, 4, 4)
