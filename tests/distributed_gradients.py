@@ -195,6 +195,44 @@ def reentrant() -> list[Tensor]:
     return found
 
 
+def sharded() -> list[list[dict[str, Tensor]]]:
+    """Gradients by name of each step under torch's wrapper and with weights in shards.
+
+    torch's ``fully_shard`` keeps a share of each block, stitch layer and of the rest in each
+    process. An empty list where this torch has none.
+    """
+    try:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
+    except ImportError:
+        return []
+    mesh = init_device_mesh(DEVICE, (distributed.get_world_size(),))
+    found = []
+    for shards in (False, True):
+        model = Model()
+        for unused in (model.sometimes, model.never, model.twice):
+            unused.requires_grad_(False)
+        if shards:
+            blocks = (b for anchor in model.backbone.anchors.values() for b in anchor.vit.blocks)
+            for part in (*blocks, *model.backbone.stitch_layers.values(), model):
+                fully_shard(part, mesh=mesh)
+        run = model if shards else DistributedDataParallel(model, find_unused_parameters=True)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+        generator = torch.Generator().manual_seed(distributed.get_rank())
+        found.append([])
+        for stitch in STITCHES:
+            model.backbone.set_training_stitch(stitch)
+            images = torch.randn(2, 3, 32, 32, generator=generator)
+            torch.manual_seed(0)
+            sum_of(run.train()(images)).backward()
+            named = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+            whole = {n: g.full_tensor() if shards else g.clone() for n, g in named.items()}
+            found[-1].append({name: gradient.cpu() for name, gradient in whole.items()})
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return found
+
+
 class Lines(logging.Handler):
     """Keeps the lines that are logged."""
 
@@ -274,6 +312,7 @@ def main(file: str) -> None:
         found[name] = train(torchs, scenario), train(ours, scenario), list(handler.lines)
     found['traffic'], found['overlap'] = traffic(), sent_by_the_end()
     found['reentrant'], found['buffers'] = reentrant(), buffers()
+    found['sharded'] = sharded()
     found['refused'] = [
         refusal(static_graph=True), refusal(gradient_view=1), refusal(bucket_cap_mb=0),
         refusal(other=True),

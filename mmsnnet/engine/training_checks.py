@@ -34,6 +34,25 @@ def refuse_runner_compile(runner: Runner) -> None:
     )
 
 
+def refuse_shards(runner: Runner) -> None:
+    """Refuse strategies of MMEngine's FlexibleRunner that keep weights in shards.
+
+    The fit runs the anchors outside of the wrapper's forward, where weights in shards are not
+    whole, and a resumed training puts gradients back by name.
+
+    Raises:
+        ValueError: If the runner has such a strategy.
+    """
+    strategy = type(getattr(runner, 'strategy', None))
+    names = {kind.__name__ for kind in strategy.__mro__}
+    if names & {'FSDPStrategy', 'DeepSpeedStrategy', 'ColossalAIStrategy'}:
+        raise ValueError(
+            f'{strategy.__name__} cannot train stitches: it keeps weights in shards, and the fit '
+            'and the hooks read them whole. Use the Runner, or fully_shard of torch in a loop of '
+            'your own (docs/scale.md).'
+        )
+
+
 class Monitor(NamedTuple):
     """A metric that something in a config waits for.
 

@@ -72,6 +72,19 @@ def test_buffers_are_broadcast_on_request_as_torch_does(found):
     assert [note.tolist() for note in found[1]['buffers']] == [[0, 0], [5, 5], [6, 6]]
 
 
+def test_weights_in_shards_get_the_gradients_of_whole_ones(found):
+    """And blocks that a stitch does not run get none, in either way."""
+    if not found[0]['sharded']:
+        pytest.skip(f'torch {torch.__version__} has no fully_shard')
+    for process in found:
+        for expected, gradients in zip(*process['sharded']):
+            assert expected.keys() == gradients.keys()
+            for name, value in expected.items():
+                torch.testing.assert_close(gradients[name], value, rtol=1e-4, atol=1e-6)
+    one, other = (found[0]['sharded'][1][step].keys() for step in (0, 1))
+    assert one - other and other - one
+
+
 def test_what_cannot_be_is_refused_in_one_line(found):
     static, unknown, capacity, other = found[0]['refused']
     assert static.startswith('ValueError: static_graph=True does not go with')

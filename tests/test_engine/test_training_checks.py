@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 
 import pytest
+from mmengine._strategy import DDPStrategy, DeepSpeedStrategy, FSDPStrategy
 from mmengine.hooks import EarlyStoppingHook
 
+from mmsnnet.engine import StitchInitHook, StitchSamplingHook
+from mmsnnet.engine.training_checks import refuse_shards
 from tests.toy_segmentation import toy_runner, write_images
 
 
@@ -91,3 +95,15 @@ def test_a_learning_rate_falls_on_a_plateau_of_the_metric_of_the_host(data, tmp_
     )
     runner.train()
     assert runner.optim_wrapper.get_lr()['lr'][0] < 1e-3
+
+
+@pytest.mark.parametrize('strategy', [FSDPStrategy, DeepSpeedStrategy])
+@pytest.mark.parametrize('hook', [StitchInitHook, StitchSamplingHook])
+def test_strategies_that_keep_weights_in_shards_are_refused_by_name(hook, strategy):
+    runner = SimpleNamespace(strategy=strategy.__new__(strategy), cfg={})
+    with pytest.raises(ValueError, match=f'{strategy.__name__} cannot train stitches'):
+        hook().before_run(runner)
+
+
+def test_a_strategy_of_whole_weights_is_not_refused():
+    refuse_shards(SimpleNamespace(strategy=DDPStrategy.__new__(DDPStrategy)))

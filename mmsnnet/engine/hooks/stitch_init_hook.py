@@ -16,7 +16,11 @@ from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
 from torch import Tensor, nn
 
 from mmsnnet.engine.calibration_data import training_batches
-from mmsnnet.engine.training_checks import check_monitors, refuse_runner_compile
+from mmsnnet.engine.training_checks import (
+    check_monitors,
+    refuse_runner_compile,
+    refuse_shards,
+)
 from mmsnnet.models import (
     StitchedViT,
     StitchFit,
@@ -104,6 +108,7 @@ class StitchInitHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
         refuse_runner_compile(runner)
+        refuse_shards(runner)
         check_monitors(runner, runner._val_loop)
         backbone = find_stitched_backbone(runner.model)
         if _checkpoint_to_come_fills_anchors(runner):

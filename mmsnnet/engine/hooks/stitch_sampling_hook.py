@@ -10,7 +10,11 @@ from mmengine.runner import Runner
 
 from mmsnnet.compat.torch_versions import synchronise_every_backward
 from mmsnnet.engine.shared_routes import SharedRoutes
-from mmsnnet.engine.training_checks import check_monitors, refuse_runner_compile
+from mmsnnet.engine.training_checks import (
+    check_monitors,
+    refuse_runner_compile,
+    refuse_shards,
+)
 from mmsnnet.models import build_sampler, find_stitched_backbone, without_augmentation
 from mmsnnet.models.host.head_check import check_channels
 from mmsnnet.registry import HOOKS
@@ -66,6 +70,7 @@ class StitchSamplingHook(ExactResumeHook):
     def before_run(self, runner: Runner) -> None:
         """Refuse what does not go with sampling. Called before the Runner compiles."""
         refuse_runner_compile(runner)
+        refuse_shards(runner)
         if self._routes_per_step > 1 and runner.cfg.get('activation_checkpointing'):
             raise ValueError(
                 f'routes_per_step={self._routes_per_step} does not go with '
