@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from mmsnnet.models.stitch_network import StitchNetwork
 from mmsnnet.runtime.metadata import METADATA_KEY, ModelMetadata
 
+from .branches import enclose_head, move_weights
 from .dynamic_size import resample_positions
-from .head_branch import enclose_head
 from .preprocessing import PictureInference, is_switched
 
 OPSET = 20
@@ -133,6 +133,7 @@ def write_onnx(
     set_metadata(model, metadata)
     if switched:
         enclose_head(model, len(metadata.stitches))
+        move_weights(model)
     onnx.save(model, str(path))
 
 

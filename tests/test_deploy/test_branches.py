@@ -1,4 +1,4 @@
-"""The head of a graph of several stitches as a branch, on graphs made by hand."""
+"""Branches of graphs of several stitches, on graphs made by hand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmsnnet.deploy.head_branch import enclose_head
+from mmsnnet.deploy.branches import enclose_head, move_weights
 
 onnx = pytest.importorskip('onnx', reason='needs the extra [deploy]')
 onnxruntime = pytest.importorskip('onnxruntime', reason='needs the extra [deploy]')
@@ -45,7 +45,7 @@ def test_outputs_of_stitches_stay_and_numbers_of_none_give_an_empty_batch() -> N
     enclose_head(model, 2)
     onnx.checker.check_model(model, full_check=True)
     for stitch in (0, 1):
-        assert np.array_equal(run(model, stitch), expected[stitch])
+        assert np.allclose(run(model, stitch), expected[stitch], atol=1e-6)
     for stitch in (-1, 2):
         assert run(model, stitch).shape == (0, 3, 5, 5)
 
@@ -58,12 +58,26 @@ def test_nothing_but_branches_reads_what_a_branch_gives() -> None:
     assert not given & {name for node in model.graph.node for name in node.input}
 
 
-def test_weights_of_the_head_alone_lie_in_its_branch() -> None:
+def test_weights_move_into_the_branch_that_alone_reads_them() -> None:
     model = graph_of('maps = Conv (tap, weight) logits = Relu (maps)')
     enclose_head(model, 2)
+    expected = run(model, 1)
+    move_weights(model)
     then = {one.name: one.g for one in model.graph.node[-1].attribute}['then_branch']
     assert [one.name for one in then.initializer] == ['weight']
     assert 'weight' not in {one.name for one in model.graph.initializer}
+    onnx.checker.check_model(model, full_check=True)
+    assert np.allclose(run(model, 1), expected, atol=1e-6)
+
+
+def test_weights_that_are_read_elsewhere_too_stay_where_all_find_them() -> None:
+    model = graph_of('maps = Conv (tap, weight) logits = Relu (maps)')
+    enclose_head(model, 2)
+    more = onnx.helper.make_node('Neg', ['weight'], ['negative'])
+    model.graph.node.insert(0, more)
+    move_weights(model)
+    assert 'weight' in {one.name for one in model.graph.initializer}
+    run(model, 0)
 
 
 def test_a_graph_without_a_head_stays_as_it_is() -> None:
