@@ -21,6 +21,8 @@ from mmsnnet.import_watch import ImportWatch
 
 PACKAGE = __name__.partition('.')[0]
 FRAMEWORK = 'mmengine'
+#: These serve without what the package lacks: MMEngine others, the second to tell what is lacking.
+SERVING = (FRAMEWORK, f'{PACKAGE}.compat')
 #: What everything that registers needs.
 NEEDED = ('torch', 'timm')
 #: What needs neither torch nor MMEngine; everything else of the package registers.
@@ -70,12 +72,13 @@ def _needs_framework(fullname: str) -> bool:
 def _after_import(fullname: str) -> bool:
     """Prepare registering after an import; whether that was possible.
 
-    MMEngine alone is of use to others, so that what the package lacks is no error there.
+    MMEngine alone is of use to others, and ``python -m mmsnnet.compat status`` names what does not
+    fit, so that what the package lacks is no error there.
     """
     try:
         _prepare()
     except ImportError as error:
-        if fullname != FRAMEWORK:
+        if fullname not in SERVING:
             raise
         _warn(error)
         return False

@@ -37,12 +37,15 @@ def has_module(name: str) -> bool:
 def obstacles() -> list[str]:
     """Returns a line for everything that is missing or does not fit, with the command that cures.
 
-    Only packages that are installed are looked at: without mmseg nobody misses ftfy.
+    Of what is not needed by all, only packages that are installed are looked at: without mmseg
+    nobody misses ftfy.
     """
     lines = []
     for package, floor in FLOORS.items():
         version = version_of(package)
-        if version is not None and numbers_of(version) < numbers_of(floor):
+        if version is None:
+            lines.append(f'{package} is not installed: pip install "{package}>={floor}"')
+        elif numbers_of(version) < numbers_of(floor):
             lines.append(f'{package} {version} is too old: pip install "{package}>={floor}"')
     lines += _mmcv_obstacles()
     for package, names in IMPORTS.items():

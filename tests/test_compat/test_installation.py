@@ -1,10 +1,15 @@
 """Naming what stands in the way of mmseg, mmdet and mim."""
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from mmsnnet.compat import __main__ as command
 from mmsnnet.compat import installation
+from tests.toy_segmentation import child_environment
 
 FITTING = {'timm': '1.0.26', 'torch': '2.1.0+cu118', 'mmcv-lite': '2.1.0', 'openmim': '0.3.9',
            'mmsegmentation': '1.2.2', 'mmdet': '3.3.0', 'setuptools': '80.10.2'}
@@ -34,6 +39,30 @@ def test_a_version_that_does_not_fit_is_one_line(environment, package, version, 
     environment[0][package] = version
     (line,) = installation.obstacles()
     assert words in line
+
+
+@pytest.mark.parametrize('package', ['timm', 'torch'])
+def test_what_everything_needs_is_missed(environment, package):
+    del environment[0][package]
+    (line,) = installation.obstacles()
+    assert line.startswith(f'{package} is not installed: pip install "{package}>=')
+
+
+def test_status_names_a_timm_that_is_too_old_for_the_package_to_be_imported(tmp_path):
+    """A timm without the layers that the package imports, as releases before the floor are."""
+    (tmp_path / 'timm').mkdir()
+    (tmp_path / 'timm' / '__init__.py').write_text("__version__ = '0.9.16'\n")
+    (tmp_path / 'timm-0.9.16.dist-info').mkdir()
+    (tmp_path / 'timm-0.9.16.dist-info' / 'METADATA').write_text(
+        'Metadata-Version: 2.1\nName: timm\nVersion: 0.9.16\n')
+    environment = child_environment()
+    paths = (str(tmp_path), environment.get('PYTHONPATH', ''))
+    environment['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
+    done = subprocess.run([sys.executable, '-m', 'mmsnnet.compat', 'status'],
+                          env=environment, capture_output=True, text=True)
+    line = 'obstacle: timm 0.9.16 is too old: pip install "timm>=1.0.26"'
+    assert line in done.stdout.splitlines(), done.stderr
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
 
 
 @pytest.mark.parametrize(('module', 'words'), [
@@ -78,7 +107,8 @@ def test_a_fork_beside_the_original_is_one_line(environment, fork):
 
 def test_what_only_an_absent_package_needs_is_not_missed(environment):
     versions, missing = environment
-    versions.clear()
+    for name in set(versions) - {'timm', 'torch'}:  # which all of it needs
+        del versions[name]
     missing.update({'ftfy', 'regex', 'pkg_resources', 'torchvision'})
     assert installation.obstacles() == []
 
