@@ -429,6 +429,8 @@ def test_matching_changes_the_layers_alike_each_time_and_falls_short_of_no_image
     assert moved == {'bias', 'lora_a', 'lora_b'}
 
 
-def test_negative_steps_of_matching_are_refused():
+def test_steps_and_rates_of_matching_that_are_not_possible_are_refused():
     with pytest.raises(ValueError, match='iters=-1 of match must be 0'):
         StitchInitHook(match_iters=-1)
+    with pytest.raises(ValueError, match='lr=0 of match must be positive'):
+        StitchInitHook(match_iters=2, match_lr=0)

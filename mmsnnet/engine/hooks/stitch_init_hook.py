@@ -72,6 +72,7 @@ class StitchInitHook(Hook):
         match_iters: Steps behind the fit that bring the taps of stitches nearer to those of the
             largest anchor (:mod:`mmsnnet.models.feature_matching`), on further training images and
             without their labels. Every process steps alike.
+        match_lr: Their learning rate at first.
 
     Raises:
         ValueError: If ``num_images`` or ``batch_size`` is less than 1, or ``classifiers`` is none
@@ -89,6 +90,7 @@ class StitchInitHook(Hook):
         head_checkpoint: str | None = None,
         classifiers: str = 'auto',
         match_iters: int = 0,
+        match_lr: float = 1e-3,
     ) -> None:
         for name, value in (('num_images', num_images), ('batch_size', batch_size)):
             if value is not None and value < 1:
@@ -103,7 +105,7 @@ class StitchInitHook(Hook):
         self.seed = seed
         self.head_checkpoint = head_checkpoint
         self.classifiers = classifiers
-        self.match = MatchSettings.parse(dict(iters=match_iters, seed=seed))
+        self.match = MatchSettings.parse(dict(iters=match_iters, lr=match_lr, seed=seed))
 
     def before_run(self, runner: Runner) -> None:
         """Spare the anchors' weights where a checkpoint will fill them. Called before it loads."""
