@@ -135,6 +135,7 @@ def export(args: argparse.Namespace, report: Callable[[str], None]) -> None:
 
     if Path(args.out).exists() and not args.overwrite and any(Path(args.out).iterdir()):
         raise FileExistsError(f'{args.out} exists already; give another --out, or --overwrite.')
+    check_forms(args)
     say(f'loading {args.checkpoint}')
     model = init_model(
         args.config,
@@ -146,7 +147,6 @@ def export(args: argparse.Namespace, report: Callable[[str], None]) -> None:
     )
     backbone = find_stitched_backbone(model)
     size = tuple(args.size * 2)[:2] if args.size else backbone.img_size
-    check_forms(args)
     names = choose(args, model)
     metadata = describe(
         model,
@@ -166,11 +166,15 @@ def export(args: argparse.Namespace, report: Callable[[str], None]) -> None:
 
 
 def check_forms(args: argparse.Namespace) -> None:
-    """Refuse options of files that are not asked for.
+    """Refuse sizes that are none, and options of files that are not asked for.
 
     Raises:
         ValueError: If there are some.
     """
+    if args.size and len(args.size) > 2:
+        raise ValueError(f'--size takes a height and a width, or one side; got {args.size}.')
+    if args.stitches != 'all' and not args.all_stitches:
+        raise ValueError('--stitches says what a file of --all-stitches holds: give that too.')
     for option in ('with_preprocessing', 'dynamic_size', 'check_data'):
         if getattr(args, option) and not args.all_stitches and not forms_of(args):
             forms = ', '.join(f'--{form}' for form in FORMS)

@@ -133,13 +133,39 @@ def check_file(
     for number, entry in enumerate(metadata.stitches):
         expected = inference_of(model, metadata, entry.name)
         found = compare(
-            lambda images, number=number: run(images, number),
+            lambda images, number=number: _run(run, images, number, metadata, name),
             lambda images, expected=expected: _in_torch(expected, images),
             batches,
             has_classes=has_labels(metadata),
         ).check(metadata.precision, f'{name} under {entry.name}', hint)
         worst = found if worst is None else _worse(worst, found)
     return worst
+
+
+def _run(
+    run: Callable[[np.ndarray, int], list[np.ndarray]],
+    images: np.ndarray,
+    number: int,
+    metadata: ModelMetadata,
+    name: str,
+) -> list[np.ndarray]:
+    """Outputs of a file.
+
+    Raises:
+        ValueError: If its runtime fails.
+    """
+    try:
+        return run(images, number)
+    except Exception as error:  # each runtime raises what it likes
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        cure = (
+            ': export it without --dynamic-size, at the --size that it is to run at'
+            if metadata.dynamic_size
+            else ''
+        )
+        raise ValueError(
+            f'{name} does not run on images of the shape {images.shape} ({reason[-200:]}){cure}.'
+        ) from error
 
 
 def has_labels(metadata: ModelMetadata) -> bool:

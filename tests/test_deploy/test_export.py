@@ -491,6 +491,21 @@ def test_lower_precision_that_fails_on_noise_points_to_pictures(
     assert ('--check-data' in str(caught.value)) == (precision != 'fp32' and not pictures)
 
 
+@pytest.mark.parametrize('free', [False, True])
+def test_a_file_that_its_runtime_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, free: bool
+) -> None:
+    def fail(images: np.ndarray, number: int) -> list[np.ndarray]:
+        raise RuntimeError('of a runtime:\n9 by 10')
+
+    model = model_of('SETR')
+    monkeypatch.setattr(verification, 'runner_of', lambda path: fail)
+    said = dataclasses.replace(described(model, ['S2']), dynamic_size=free)
+    with pytest.raises(ValueError, match=r'does not run on .* 9 by 10\)') as caught:
+        verification.check_file(model, Path('x.onnx'), [], said, 'x.onnx')
+    assert '\n' not in str(caught.value) and ('--size' in str(caught.value)) == free
+
+
 def test_ratios_of_times_are_those_of_neighbours_whatever_the_load_does() -> None:
     now, load = [0.0], iter(range(1, 100))
 

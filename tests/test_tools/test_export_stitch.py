@@ -79,6 +79,8 @@ def with_existing(folder: Path) -> None:
     (['--gflops', '1e-9'], 'GFLOPs'),
     (['--ms', '5'], 'latency'),
     (['--stitch', 'S2', '--size', '60', '64', '--onnx'], 'multiples of the patch'),
+    (['--stitch', 'S2', '--size', '64', '64', '64', '--onnx'], '--size takes a height and a width'),
+    (['--stitch', 'S2', '--stitches', 'front'], 'a file of --all-stitches'),
     (['--stitch', 'S2', '--with-preprocessing'], 'ask for one of --onnx'),
     (['--stitch', 'S2', '--onnx', '--dynamic-size', '--with-preprocessing'], 'Leave out one'),
     (['--all-stitches', '--dynamic-size'], 'one stitch'),
