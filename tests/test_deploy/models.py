@@ -22,6 +22,7 @@ from tests.builders import shake, tiny_anchor
 from tests.segmentors import setr_head, tiny_stitched
 
 SIZE = (64, 64)
+DEPTH_RECIPE = Path(__file__).resolve().parents[2] / 'configs' / 'dpt_snnetv2_rooms.py'
 
 
 def segmentation_config(root: Path = Path('data')) -> Config:
@@ -44,11 +45,41 @@ def setr_config() -> Config:
     )
 
 
-def bias_config(kind: str = 'two tables') -> Config:
-    """SETR's head on anchors whose attention adds a bias by relative position."""
+def anchors_config(*anchors: dict[str, Any]) -> Config:
+    """SETR's head on other anchors, the last of width 64."""
     config = setr_config()
-    config.model.backbone.anchors = [tiny_anchor(2, 32, kind), tiny_anchor(4, 64, kind)]
+    config.model.backbone.anchors = list(anchors)
     return config
+
+
+def kind_config(kind: str) -> Config:
+    """Two anchors of one kind of ViT."""
+    return anchors_config(tiny_anchor(2, 32, kind), tiny_anchor(4, 64, kind))
+
+
+def bias_config() -> Config:
+    """Anchors whose attention adds a bias by relative position."""
+    return kind_config('two tables')
+
+
+def eva_config() -> Config:
+    """Anchors whose attention turns queries and keys by their place."""
+    return kind_config('EVA-02')
+
+
+def dinov3_config() -> Config:
+    """The same with registers."""
+    return kind_config('DINOv3')
+
+
+def registers_config() -> Config:
+    """Anchors with registers, as DINOv2 has them."""
+    return kind_config('registers')
+
+
+def three_anchors_config() -> Config:
+    """A space of three anchors."""
+    return anchors_config(tiny_anchor(2, 16), tiny_anchor(2, 32), tiny_anchor(4, 64))
 
 
 def depth_config() -> Config:
@@ -60,6 +91,15 @@ def depth_config() -> Config:
     return head_config(head, 'DepthEstimator', output_cls_token=True)
 
 
+def depth_rooms_config(root: Path) -> Config:
+    """The same with the test data and metrics of ``dpt_snnetv2_rooms.py``, of rooms in ``root``."""
+    config, recipe = depth_config(), Config.fromfile(DEPTH_RECIPE)
+    config.model.data_preprocessor = dict(recipe.model.data_preprocessor, size=SIZE)
+    config.test_dataloader, config.test_evaluator = recipe.test_dataloader, recipe.test_evaluator
+    config.test_dataloader.dataset.data_root = str(root)
+    return config
+
+
 def detection_config(root: Path = Path('data')) -> Config:
     """Mask R-CNN with the simple feature pyramid on windowed anchors."""
     return toy_detection.toy_config(root, root / 'work')
@@ -67,6 +107,8 @@ def detection_config(root: Path = Path('data')) -> Config:
 
 CONFIGS = {
     'segmentation': segmentation_config, 'SETR': setr_config, 'relative bias': bias_config,
+    'EVA-02': eva_config, 'DINOv3': dinov3_config, 'registers': registers_config,
+    'three anchors': three_anchors_config,
     'depth': depth_config, 'detection': detection_config,
 }  # fmt: skip
 

@@ -150,6 +150,16 @@ def test_a_file_of_torch_gives_the_logits_of_the_host(single: tuple, batch: int)
     assert relative(found, in_torch(single[0], 'S2-L2', images.numpy())) <= 1e-5
 
 
+def test_a_file_of_one_stitch_of_three_anchors_gives_the_logits_of_the_host(
+    tmp_path: Path,
+) -> None:
+    model, stitch = model_of('three anchors'), 'S1-M1'
+    export_onnx(model, described(model, [stitch]), tmp_path / 'model.onnx')
+    images = random_images(3, seed=5).numpy()
+    found = StitchSession(tmp_path / 'model.onnx')(images)
+    assert relative(found, in_torch(model, stitch, images)) <= 1e-4
+
+
 @pytest.mark.parametrize('kind', ['segmentation', 'depth', 'detection'])
 def test_what_a_single_file_is_made_of_is_the_stitch_with_its_statistics_alone(
     kind: str,
@@ -188,7 +198,7 @@ def many(kind: str, folder: Path, **settings: Any) -> tuple[nn.Module, Path, lis
 @pytest.mark.slow
 @pytest.mark.parametrize(('kind', 'settings'), [
     ('segmentation', {}), ('segmentation', dict(statistics=True)), ('SETR', {}), ('depth', {}),
-    ('relative bias', {}),
+    ('relative bias', {}), ('three anchors', {}),
 ])
 def test_a_file_of_all_stitches_gives_the_outputs_of_each(
     kind: str, settings: dict, tmp_path: Path

@@ -29,7 +29,8 @@ from tests.test_deploy.models import (
 #: A stitch of two crossings or one, of each space.
 CROSSED = {
     'segmentation': 'S1-L2-S1', 'SETR': 'S1-L2', 'relative bias': 'L2-S1', 'depth': 'L2-S1',
-    'detection': 'L2-S1',
+    'detection': 'L2-S1', 'EVA-02': 'L2-S1', 'DINOv3': 'S1-L2', 'registers': 'L2-S1',
+    'three anchors': 'M1-S1',
 }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ def test_every_stitch_is_taken_out(segmentor: tuple, stitch: str) -> None:
     assert_equal_outputs(extract(model, config, stitch)[0], model, stitch)
 
 
-@pytest.mark.parametrize('kind', ['segmentation', 'SETR', 'depth'])
+@pytest.mark.parametrize('kind', [kind for kind in CONFIGS if kind != 'detection'])
 def test_the_parameters_are_those_that_the_costs_count(kind: str) -> None:
     config = CONFIGS[kind]()
     model = trained(config)
