@@ -8,12 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rooms import RoomsSpec, write_rooms
 
 from mmsnnet.deploy import load
 from mmsnnet.models import find_stitched_backbone
 from tests import toy_segmentation
+from tests.builders import random_images
 from tests.test_deploy.models import (
+    SIZE,
     depth_config,
+    depth_rooms_config,
     save_checkpoint,
     segmentation_config,
     setr_config,
@@ -161,6 +165,30 @@ def test_files_are_checked_scored_and_timed_on_data(
         assert abs(found['metrics']['mIoU'] - found['metrics_in_torch']['mIoU']) <= 0.3
     assert checks['agreement']['images'] == 3
     assert len(lines_of(capsys.readouterr().out, 'model.int8.onnx under S2-L2')) == 1
+
+
+@pytest.mark.slow
+def test_depth_in_lower_precision_stays_close_and_keeps_its_error(tmp_path: Path) -> None:
+    for name in ('onnx', 'onnxscript', 'onnxruntime'):
+        pytest.importorskip(name, reason='needs the extra [deploy]')
+    from mmsnnet.runtime.session import StitchSession
+
+    write_rooms(tmp_path / 'rooms', RoomsSpec(1, 3, (64, 64), 3, ('nyu',)), workers=1)
+    config = depth_rooms_config(tmp_path / 'rooms')
+    files, out = save_checkpoint(trained(config), config, tmp_path / 'weights'), tmp_path / 'out'
+    options = ['--stitch', 'L2-S1', '--fp16', '--int8', '--check-data', '3']
+    assert main([*files, *options, '--out', str(out)]) == 0
+    images = random_images(3, seed=5)
+    with torch.no_grad():
+        expected = load(out).encode_decode(images, [dict(img_shape=SIZE)] * 3).numpy()
+    for name, bar in (('fp16', 0.005), ('int8', 0.05)):
+        session = StitchSession(out / f'model.{name}.onnx')
+        apart = session(images.numpy()) - expected
+        assert 0 < np.linalg.norm(apart) / np.linalg.norm(expected) <= bar
+        checks = session.metadata.checks
+        assert checks['agreement']['labels'] is None and checks['agreement']['rmse'] <= bar
+        found = checks['data']['L2-S1']
+        assert found['metrics']['rmse'] <= 1.02 * found['metrics_in_torch']['rmse']
 
 
 @pytest.mark.slow
