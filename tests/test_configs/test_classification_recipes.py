@@ -133,8 +133,10 @@ def test_training_cuts_a_window_out_of_the_resized_picture_with_four_reflected_p
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     steps = recipe('cls_snnetv2_s-l_in1k').train_dataloader.dataset.pipeline[1:5]
     found = dict(img=image)
-    for step in steps:
-        found = TRANSFORMS.build(step)(found)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        transforms = [TRANSFORMS.build(step) for step in steps]
+    for transform in transforms:
+        found = transform(found)
     height, width = (224 * side // min(size) for side in size)
     resized = np.asarray(Image.fromarray(image).resize((width, height), Image.BICUBIC))
     padded = np.pad(resized, ((4, 4), (4, 4), (0, 0)), 'reflect')

@@ -128,6 +128,7 @@ def test_one_pass_writes_what_single_passes_write(sweep, tmp_path):
         out = tmp_path / f'one_by_one_{one_by_one}'
         sweep.open(str(out))
         sweep.run(stitches, SweepOptions(one_by_one=one_by_one, shard_size=3))
+        sweep.close()
         more = set() if one_by_one else {'image_statistics'}
         assert {path.name for path in out.iterdir()} == {'run.json', 'stitches.jsonl'} | more
         files.append((out / 'stitches.jsonl').read_bytes())
