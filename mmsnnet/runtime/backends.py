@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from .metadata import METADATA_KEY, ModelMetadata
+from .signal_stack import kept_signal_stack
 
 
 class Backend(Protocol):
@@ -104,7 +105,8 @@ class OpenVINOBackend:
         try:
             model = core.read_model(os.fspath(path))
             device = 'CPU' if providers is None else providers[0]
-            self._compiled = core.compile_model(model, device, settings)
+            with kept_signal_stack():
+                self._compiled = core.compile_model(model, device, settings)
         except Exception as error:  # OpenVINO raises plain RuntimeErrors
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(f'{path} is no OpenVINO model that can be run: {reason}') from None

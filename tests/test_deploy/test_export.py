@@ -27,6 +27,7 @@ from mmsnnet.deploy.verification import inference_of
 from mmsnnet.models import find_stitched_backbone
 from mmsnnet.models.host.head_statistics import attached_statistics, head_norms
 from mmsnnet.runtime.session import StitchSession
+from mmsnnet.runtime.signal_stack import kept_signal_stack
 from tests.builders import random_images
 from tests.test_deploy.models import CONFIGS, attach_statistics, described, trained
 
@@ -331,7 +332,8 @@ def in_openvino(path: Path) -> Callable[[dict[str, np.ndarray]], np.ndarray]:
     """The first output of a file in OpenVINO alone, compiled afresh."""
     openvino = pytest.importorskip('openvino', reason='needs the extra [openvino]')
     settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': 1}
-    compiled = openvino.Core().compile_model(str(path), 'CPU', settings)
+    with kept_signal_stack():
+        compiled = openvino.Core().compile_model(str(path), 'CPU', settings)
     return lambda feed: compiled(feed)[0]
 
 
