@@ -7,7 +7,7 @@ model = dict(
     head=dict(in_channels=dict(_delete_=True, S=24)),
 )
 
-optim_wrapper = dict(optimizer=dict(lr=1e-3))
+optim_wrapper = dict(optimizer=dict(lr=5e-3))
 max_iters = _base_.small_iters
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
